@@ -1,0 +1,65 @@
+# make help says what there is.
+
+export CGO_ENABLED = 0
+# One version everywhere: of the tag, or of the commit. Its date makes two builds of one commit alike.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
+PROGRAMS = sendmail-wrapper mailquotad mailctl
+
+DESTDIR    ?=
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+SERVER     ?= demo
+
+.PHONY: help
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## the three programs, static and reproducible, into bin/
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do go build $(GOFLAGS_BUILD) -o bin/$$p ./cmd/$$p || exit; done
+
+.PHONY: deps
+deps: ## what the tests need on this machine (apt-get, once)
+	@tests/deps
+
+.PHONY: test
+test: deps build ## all tests: unit, property, fuzz seeds, scripts, and end to end in a throw-away server
+	@go vet ./...
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	go test ./...
+	@tests/run-all
+
+.PHONY: test-e2e
+test-e2e: deps build ## only the end-to-end tests; T=t-02-limits for one
+	@tests/run-all $(T)
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@tests/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: bench
+bench: deps build ## speed, each figure beside its reference, as a ratio
+	@tests/bench-run
+
+.PHONY: demo
+demo: deps build ## a server, hacked scripts, limits, reports: to watch; KEEP=1 leaves the server up
+	@tests/demo $(if $(KEEP),--keep)
+
+.PHONY: install
+install: build ## files below DESTDIR; packaging/install-by-hand then puts them to work
+	install -D -m 755 bin/sendmail-wrapper $(DESTDIR)$(PREFIX)/sbin/sendmail-wrapper
+	install -D -m 755 bin/mailquotad $(DESTDIR)$(PREFIX)/sbin/mailquotad
+	install -D -m 755 bin/mailctl $(DESTDIR)$(PREFIX)/bin/mailctl
+	install -D -m 755 packaging/install-by-hand $(DESTDIR)$(PREFIX)/libexec/sendmail-wrapper/install-by-hand
+	@for u in packaging/systemd/*; do install -D -m 644 $$u $(DESTDIR)$(PREFIX)/lib/systemd/system/$${u##*/} || exit; done
+	install -D -m 644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/sendmail-wrapper.conf
+	install -D -m 644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sendmail-wrapper.conf
+	@for m in man/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit; done
+	@for c in wrapper mailquotad; do f=$(DESTDIR)$(SYSCONFDIR)/sendmail-wrapper/$$c.conf; \
+	  test -e $$f || install -D -m 644 config/$$c.conf $$f || exit; done
+
+.PHONY: clean
+clean: ## what was built
+	rm -rf bin build
