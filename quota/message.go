@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,10 +29,59 @@ type Decision struct {
 
 // Refusal says why a message was refused.
 type Refusal struct {
-	Object Object // whose limit; zero where no limit but Message.Forbidden refused it
-	Limit  Limit
-	Max    int64     // the limit's value
-	Used   int64     // used when the message came (RecipientsMessage: recipients of the message)
-	FreeAt time.Time // when the same message would pass, if nothing else is sent; zero: never
-	Reason string    // Message.Forbidden
+	Object     Object // whose limit; zero where no limit but Message.Forbidden refused it
+	Limit      Limit
+	Max        int64     // the limit's value
+	Used       int64     // used when the message came (RecipientsMessage: recipients of the message)
+	Recipients int64     // of the message
+	FreeAt     time.Time // when the same message would pass, if nothing else is sent; zero: never
+	Reason     string    // Message.Forbidden
+}
+
+// Exit is the exit status of sendmail for a refused message, of sysexits(3): 69
+// (EX_UNAVAILABLE), which mailers and PHP take for a final failure; 75
+// (EX_TEMPFAIL) for mail that an MTA relays with -G, which keeps it in its queue
+// then. PHP since 8.5 takes 75 for sent, so a script never gets it.
+func (r *Refusal) Exit(gateway bool) uint8 {
+	if gateway {
+		return 75
+	}
+	return 69
+}
+
+// By names what refused, as reports and logs show it: "subscription:alice
+// messages/hour", or the reason where no limit did.
+func (r *Refusal) By() string {
+	if r.Object == (Object{}) {
+		return r.Reason
+	}
+	return r.Object.String() + " " + r.Limit.String()
+}
+
+var limitPhrases = [NumLimits]string{"messages per hour", "messages per day", "recipients per hour", "recipients per day", "recipients per message"}
+
+// Text says in one line what the limit is, how much of it is used, and when it
+// is free again.
+func (r *Refusal) Text() string {
+	if r.Object == (Object{}) {
+		return r.Reason
+	}
+	of := r.Object.Class.String()
+	if r.Object.Name != "" {
+		of += " " + r.Object.Name
+	}
+	limit := fmt.Sprintf("limit of %d %s of %s", r.Max, limitPhrases[r.Limit], of)
+	switch {
+	case r.Max == 0:
+		return fmt.Sprintf("%s may send no mail (%s)", of, limit)
+	case r.Limit == RecipientsMessage:
+		return fmt.Sprintf("%s: this message has %d; send it to fewer at a time", limit, r.Used)
+	case r.FreeAt.IsZero():
+		return fmt.Sprintf("%s: this message has %d recipients and can never pass; send it to fewer at a time", limit, r.Recipients)
+	case r.Used >= r.Max:
+		limit = fmt.Sprintf("%s reached (%d used)", limit, r.Used)
+	default:
+		limit = fmt.Sprintf("%s: %d used, this message has %d", limit, r.Used, r.Recipients)
+	}
+	return limit + "; free again at " + r.FreeAt.UTC().Format("2006-01-02 15:04 UTC")
 }

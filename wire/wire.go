@@ -1,5 +1,16 @@
 // Package wire is what sendmail-wrapper and mailctl say to mailquotad, and its
 // answer: one request and one reply a connection, over a unix stream socket.
+//
+// A frame is the four bytes "SQW1", the length of the body as a big-endian
+// uint32, and the body: the protocol's version as a uvarint, then the fields of
+// [Request] or [Reply] in the order of their declaration; numbers and booleans
+// as uvarints, strings and bytes with their length before them as a uvarint,
+// lists with their count before them. Nothing may follow the last field.
+//
+// With the first bytes of a request of [OpSubmit] comes exactly one descriptor
+// (SCM_RIGHTS): a memfd that holds the message and is sealed, so that nobody
+// can change it between the decision and the real sendmail. Other requests
+// bring none.
 package wire
 
 // Version of the protocol. A daemon answers a request of another version with
@@ -47,3 +58,22 @@ type Reply struct {
 	Text    string // one printable line
 	Body    []byte // JSON for OpUsage and OpStatus
 }
+
+// MaxRequest and MaxReply are the longest bodies that are read, in bytes. Linux
+// gives argv and the environment 2 MiB together unless the stack limit was
+// raised (execve(2), "Limits on size of arguments and environment").
+const (
+	MaxRequest = 5 << 19 // 2.5 MiB
+	MaxReply   = 4 << 20
+)
+
+const (
+	magic     = "SQW1"
+	headerLen = len(magic) + 4
+)
+
+// ProtocolError is a frame that this package does not take: the fault of
+// whoever sent it.
+type ProtocolError struct{ Text string }
+
+func (e *ProtocolError) Error() string { return e.Text }

@@ -1,0 +1,106 @@
+package quota
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Values of messages.decision.
+const (
+	rowAccepted = 1
+	rowRefused  = 2
+)
+
+// insertSQL writes many rows with set-returning functions in the select list,
+// which PostgreSQL runs faster than unnest in FROM; all arrays have one length.
+// 0, ” and -1 stand for NULL, since an array of values is cheaper to send.
+const insertSQL = `INSERT INTO messages (at, id, uid, size, user_id, domain_id, subscription_id, refused_object, host_id,
+  recipients, decision, refused_limit, kind_proof, script_proof, crontab_proof, site_proof,
+  sender, kind, script, crontab, site, refused_why)
+SELECT unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::bigint[]), unnest($6::bigint[]),
+  nullif(unnest($7::bigint[]), 0), unnest($8::bigint[]), nullif(unnest($9::bigint[]), 0), $1::integer,
+  unnest($10::integer[]), unnest($11::smallint[]), nullif(unnest($12::smallint[]), -1),
+  nullif(unnest($13::smallint[]), 0), nullif(unnest($14::smallint[]), 0), nullif(unnest($15::smallint[]), 0), nullif(unnest($16::smallint[]), 0),
+  unnest($17::text[]), unnest($18::text[]), nullif(unnest($19::text[]), ''), nullif(unnest($20::text[]), ''),
+  nullif(unnest($21::text[]), ''), nullif(unnest($22::text[]), '')`
+
+// messageRows is a batch of rows, column by column.
+type messageRows struct {
+	at                                           []time.Time
+	id                                           []uuid.UUID
+	uid, size, user, domain, subscription        []int64
+	refusedObject, recipients                    []int64
+	decision, refusedLimit                       []int16
+	kindProof, scriptProof, cronProof, siteProof []int16
+	sender, kind, script, crontab, site, why     []string
+}
+
+func (c *messageRows) add(m *Message, r *route, d *Decision) {
+	o := &m.Origin
+	c.at = append(c.at, d.At)
+	c.id = append(c.id, m.ID)
+	c.uid = append(c.uid, int64(o.UID))
+	c.size = append(c.size, m.Size)
+	var user, domain, subscription ID
+	for _, t := range r.targets {
+		switch t.object.Class {
+		case User:
+			user = t.id
+		case Domain:
+			domain = t.id
+		case Subscription:
+			subscription = t.id
+		}
+	}
+	c.user = append(c.user, int64(user))
+	c.domain = append(c.domain, int64(domain))
+	c.subscription = append(c.subscription, int64(subscription))
+	c.recipients = append(c.recipients, int64(m.Recipients))
+	c.kindProof = append(c.kindProof, int16(o.KindProof))
+	c.scriptProof = append(c.scriptProof, int16(o.Script.Proof))
+	c.cronProof = append(c.cronProof, int16(o.Crontab.Proof))
+	c.siteProof = append(c.siteProof, int16(o.Site.Proof))
+	c.sender = append(c.sender, text(m.Sender))
+	c.kind = append(c.kind, text(string(o.Kind)))
+	c.script = append(c.script, text(o.Script.Value))
+	c.crontab = append(c.crontab, text(o.Crontab.Value))
+	c.site = append(c.site, text(o.Site.Value))
+
+	decision, object, limit, why := rowAccepted, ID(0), int16(-1), ""
+	if d.Refusal != nil {
+		decision, why = rowRefused, d.Refusal.Text()
+		for _, t := range r.targets {
+			if t.object == d.Refusal.Object {
+				object, limit = t.id, int16(d.Refusal.Limit)
+			}
+		}
+	}
+	c.decision = append(c.decision, int16(decision))
+	c.refusedObject = append(c.refusedObject, int64(object))
+	c.refusedLimit = append(c.refusedLimit, limit)
+	c.why = append(c.why, text(why))
+}
+
+func (c *messageRows) arguments(hostID int32) []any {
+	return []any{hostID, c.at, c.id, c.uid, c.size, c.user, c.domain, c.subscription, c.refusedObject, c.recipients,
+		c.decision, c.refusedLimit, c.kindProof, c.scriptProof, c.cronProof, c.siteProof,
+		c.sender, c.kind, c.script, c.crontab, c.site, c.why}
+}
+
+// maxText bounds each text of a row, in bytes: 4 KiB holds any path (PATH_MAX).
+const maxText = 4096
+
+// text makes bytes from a stranger fit for a column of type text, which takes
+// neither NUL nor what is no UTF-8; both show as U+FFFD.
+func text(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+		for len(s) > maxText-utf8.UTFMax && !utf8.RuneStart(s[len(s)-1]) {
+			s = s[:len(s)-1]
+		}
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}

@@ -1,0 +1,189 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"strconv"
+)
+
+// AppendFrame appends the request as it is sent. It fails only where the
+// request is longer than MaxRequest.
+func (r *Request) AppendFrame(b []byte) ([]byte, error) {
+	b, start := beginFrame(b)
+	b = append(b, byte(r.Op))
+	b = appendString(b, r.Profile)
+	b = appendList(b, r.Argv)
+	b = appendString(b, r.Dir)
+	b = appendList(b, r.Hints)
+	b = appendBool(b, r.Truncated)
+	return endFrame(b, start, MaxRequest)
+}
+
+// AppendFrame appends the reply as it is sent. It fails only where the reply is
+// longer than MaxReply.
+func (r *Reply) AppendFrame(b []byte) ([]byte, error) {
+	b, start := beginFrame(b)
+	b = append(b, byte(r.Verdict), r.Exit)
+	b = appendString(b, r.ID)
+	b = appendString(b, r.Text)
+	b = appendString(b, string(r.Body))
+	return endFrame(b, start, MaxReply)
+}
+
+func beginFrame(b []byte) (frame []byte, bodyStart int) {
+	b = append(b, magic...)
+	b = append(b, 0, 0, 0, 0)
+	return binary.AppendUvarint(b, Version), len(b)
+}
+
+func endFrame(b []byte, bodyStart, max int) ([]byte, error) {
+	n := len(b) - bodyStart
+	if n > max {
+		return nil, errors.New("command line of " + strconv.Itoa(n) + " bytes: more than the " + strconv.Itoa(max) + " that mailquotad takes")
+	}
+	binary.BigEndian.PutUint32(b[bodyStart-4:], uint32(n))
+	return b, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendList(b []byte, list []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, s := range list {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// frameLength reads the first headerLen bytes of a frame.
+func frameLength(header []byte, max int) (int, error) {
+	if string(header[:len(magic)]) != magic {
+		return 0, &ProtocolError{"not a frame of this protocol"}
+	}
+	n := binary.BigEndian.Uint32(header[len(magic):])
+	if n > uint32(max) {
+		return 0, &ProtocolError{"frame of " + strconv.FormatUint(uint64(n), 10) + " bytes: at most " + strconv.Itoa(max) + " are taken"}
+	}
+	return int(n), nil
+}
+
+func decodeRequest(body []byte) (*Request, error) {
+	d := decoder{rest: body}
+	d.version()
+	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Dir: d.string(), Hints: d.list()}
+	r.Truncated = d.bool()
+	d.end()
+	if d.err == nil && (r.Op < OpSubmit || r.Op > OpStatus) {
+		d.fail("request of an unknown kind")
+	}
+	if d.err == nil && r.Op == OpSubmit && len(r.Argv) == 0 {
+		d.fail("no command line")
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return r, nil
+}
+
+func decodeReply(body []byte) (*Reply, error) {
+	d := decoder{rest: body}
+	d.version()
+	r := &Reply{Verdict: Verdict(d.byte()), Exit: d.byte(), ID: d.string(), Text: d.string(), Body: []byte(d.string())}
+	d.end()
+	if d.err == nil && (r.Verdict < VerdictAccept || r.Verdict > VerdictError) {
+		d.fail("reply with an unknown verdict")
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return r, nil
+}
+
+// decoder takes fields off the front of a body. After the first error it
+// returns zero values only.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) fail(text string) {
+	if d.err == nil {
+		d.err = &ProtocolError{text}
+	}
+	d.rest = nil
+}
+
+func (d *decoder) version() {
+	if v := d.uvarint(); d.err == nil && v != Version {
+		d.fail("protocol version " + strconv.FormatUint(v, 10) + ", but this is version " + strconv.Itoa(Version) + ": install sendmail-wrapper, mailquotad and mailctl of one release")
+	}
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.fail("frame ends within a field")
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) byte() byte {
+	if len(d.rest) == 0 {
+		d.fail("frame ends within a field")
+		return 0
+	}
+	b := d.rest[0]
+	d.rest = d.rest[1:]
+	return b
+}
+
+func (d *decoder) bool() bool {
+	b := d.byte()
+	if b > 1 {
+		d.fail("neither true nor false")
+	}
+	return b == 1
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) {
+		d.fail("frame ends within a field")
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}
+
+func (d *decoder) list() []string {
+	n := d.uvarint()
+	// Each string takes a byte at least: a count beyond that is a lie, and
+	// memory is only taken for what has arrived.
+	if n > uint64(len(d.rest)) {
+		d.fail("frame ends within a list")
+		return nil
+	}
+	var list []string
+	for ; n > 0 && d.err == nil; n-- {
+		list = append(list, d.string())
+	}
+	return list
+}
+
+func (d *decoder) end() {
+	if d.err == nil && len(d.rest) > 0 {
+		d.fail(strconv.Itoa(len(d.rest)) + " bytes after the last field")
+	}
+}
