@@ -7,6 +7,15 @@
 -- Classes: 1 system user, 2 mailbox, 3 domain, 4 subscription, 5 plan, 6 server.
 -- An object is never deleted while message rows name it: removed_at hides it.
 
+CREATE TABLE schema_version (
+  version integer     NOT NULL,
+  at      timestamptz NOT NULL DEFAULT now(),
+  name    text        NOT NULL,
+  CONSTRAINT schema_version_pkey PRIMARY KEY (version)
+);
+COMMENT ON TABLE  schema_version IS 'migrations that have run, one row each; the highest is the version of the schema';
+COMMENT ON COLUMN schema_version.name IS 'of the file, such as create_schema';
+
 CREATE SEQUENCE object_number;
 
 CREATE TABLE host (
@@ -235,7 +244,7 @@ GRANT EXECUTE ON FUNCTION make_partitions, drop_partitions TO mailquotad;
 GRANT USAGE ON SEQUENCE object_number TO mailquotad;
 GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage TO mailquotad;
 GRANT SELECT, INSERT ON host, messages, audit TO mailquotad;
-GRANT SELECT ON server TO mailquotad;
+GRANT SELECT ON server, schema_version TO mailquotad;
 
 INSERT INTO server DEFAULT VALUES;
 INSERT INTO plan (name, exempt) VALUES ('default', false), ('system', true);

@@ -1,0 +1,206 @@
+// Package wrapper is what runs in the place of /usr/sbin/sendmail.
+//
+// A call that submits nothing (mailq, newaliases, a usage error …) becomes the
+// real sendmail at once, untouched. Otherwise standard input is copied into a
+// sealed memfd, mailquotad is asked, and the call becomes the real sendmail with
+// the memfd as its standard input and everything else as it was (argv with
+// argv[0], environment, directory, umask, limits, descriptors 1 and 2), or ends
+// with one line on standard error.
+//
+// It runs at every mail, as whoever calls it, with no privilege and no secret;
+// and so it decides nothing: what would let a message pass when it should not
+// is left to mailquotad, or is a matter of the one file that root owns.
+//
+// The exit status is of sysexits(3): what mailquotad says for a refused message
+// (69), 69 where mailquotad is away and on-unavailable says refuse, 70 where it
+// did not understand, 71 and 74 where the system or standard input failed, 78
+// where the real sendmail is missing. 75 is for mail relayed with -G only, since
+// PHP takes it for sent since 8.5.
+package wrapper
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sendmail-wrapper/sendmail"
+	"sendmail-wrapper/wire"
+)
+
+// Exit statuses of sysexits(3).
+const (
+	exUnavailable = 69
+	exSoftware    = 70
+	exOSErr       = 71
+	exIOErr       = 74
+	exTempFail    = 75
+	exConfig      = 78
+)
+
+// askTimeout bounds the whole exchange with mailquotad, which answers within its
+// own decision-timeout (15 seconds by default) if it answers at all.
+const askTimeout = 30 * time.Second
+
+// Run does the call and returns its exit status; it does not return where the
+// call becomes the real sendmail.
+func Run(argv []string, configPath string) int {
+	config, wrong := LoadConfig(configPath)
+	for _, err := range wrong {
+		logLine(err.Error())
+	}
+	call := config.Profile.Parse(argv)
+	if err := checkReal(config.RealSendmail); err != nil {
+		return fail(exConfig, err.Error())
+	}
+	if call.Mode == sendmail.Other {
+		return become(config.RealSendmail, argv, -1)
+	}
+	message, truncated, err := spool(call.Mode, config.MaxMessageSize)
+	if err != nil {
+		drain(call.Mode)
+		return fail(err.exit, err.text)
+	}
+	reply, askErr := wire.Ask(config.Socket, request(&config, argv, truncated), message, askTimeout)
+	var unreachable *wire.UnreachableError
+	switch {
+	case errors.As(askErr, &unreachable):
+		reply = &wire.Reply{Verdict: wire.VerdictUnavailable, Text: unreachable.Error()}
+	case askErr != nil:
+		drain(call.Mode)
+		return fail(exOSErr, "cannot ask mailquotad: "+askErr.Error())
+	}
+	return act(&config, &call, argv, message, reply)
+}
+
+// act does what the reply says.
+func act(config *Config, call *sendmail.Call, argv []string, message *os.File, reply *wire.Reply) int {
+	verdict, text, exit := reply.Verdict, reply.Text, int(reply.Exit)
+	if verdict == wire.VerdictUnavailable {
+		logUnavailable(config.Accept, argv, text)
+		verdict = wire.VerdictAccept
+		if !config.Accept {
+			verdict, text, exit = wire.VerdictRefuse, "mail cannot be counted now, so it is refused; try again later ("+text+")", exUnavailable
+			if call.Gateway {
+				exit = exTempFail
+			}
+		}
+	}
+	switch verdict {
+	case wire.VerdictAccept:
+		stdin := -1
+		if call.Mode == sendmail.Submit {
+			stdin = int(message.Fd())
+		}
+		return become(config.RealSendmail, argv, stdin)
+	case wire.VerdictRefuse:
+		if call.Mode == sendmail.SMTP {
+			return refuseSMTP(text)
+		}
+	default:
+		exit = exSoftware
+	}
+	drain(call.Mode)
+	return fail(exit, text)
+}
+
+func request(config *Config, argv []string, truncated bool) *wire.Request {
+	// The directory is only a claim of the caller's, so no error stops a mail.
+	buf := make([]byte, unix.PathMax)
+	dir := ""
+	if n, err := unix.Getcwd(buf); err == nil && n > 0 {
+		dir = string(buf[:n-1])
+	}
+	r := &wire.Request{Op: wire.OpSubmit, Profile: config.Profile.Name, Argv: argv, Dir: dir, Truncated: truncated}
+	for _, name := range wire.HintNames {
+		if value, ok := os.LookupEnv(name); ok {
+			r.Hints = append(r.Hints, name+"="+value[:min(len(value), unix.PathMax)])
+		}
+	}
+	return r
+}
+
+// fail tells the caller why his mail does not leave.
+func fail(exit int, text string) int {
+	writeAll(2, []byte("sendmail: "+text+"\n"))
+	return exit
+}
+
+// writeAll writes to a descriptor of the caller's. Nobody is left to hear of an
+// error there.
+func writeAll(fd int, b []byte) {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err == unix.EINTR || err == unix.EAGAIN && wait(fd, unix.POLLOUT) == nil {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		b = b[n:]
+	}
+}
+
+// checkReal refuses to go on without a real sendmail, and to exec itself: then
+// every mail would ask and exec for ever.
+func checkReal(path string) error {
+	var real, self unix.Stat_t
+	hint := "; see real-sendmail in wrapper.conf(5)"
+	if err := unix.Stat(path, &real); err != nil {
+		return errors.New("no real sendmail: " + path + ": " + err.Error() + hint)
+	}
+	if err := unix.Stat("/proc/self/exe", &self); err == nil && real.Dev == self.Dev && real.Ino == self.Ino {
+		return errors.New("the real sendmail is this program again: " + path + hint)
+	}
+	return nil
+}
+
+// become executes the real sendmail, with stdin (≥ 0) as its descriptor 0.
+func become(path string, argv []string, stdin int) int {
+	if stdin >= 0 {
+		if _, err := unix.Seek(stdin, 0, unix.SEEK_SET); err != nil {
+			return fail(exOSErr, "lseek: "+err.Error())
+		}
+		// dup2(2) leaves the copy without close-on-exec.
+		if err := unix.Dup3(stdin, 0, 0); err != nil {
+			return fail(exOSErr, "dup3: "+err.Error())
+		}
+	}
+	err := unix.Exec(path, argv, environment())
+	return fail(exConfig, "cannot execute "+path+": "+err.Error())
+}
+
+// environment is the caller's, byte for byte: os.Environ leaves out doubles,
+// and a program that the caller feeds with them shall see them.
+func environment() []string {
+	raw, err := os.ReadFile("/proc/self/environ")
+	if err != nil {
+		return os.Environ()
+	}
+	var list []string
+	for start, i := 0, 0; i < len(raw); i++ {
+		if raw[i] == 0 {
+			list = append(list, string(raw[start:i]))
+			start = i + 1
+		}
+	}
+	return list
+}
+
+func logUnavailable(accept bool, argv []string, why string) {
+	done := "is refused"
+	if accept {
+		done = "leaves uncounted"
+	}
+	text := why + "; mail of uid " + strconv.Itoa(unix.Getuid()) + " " + done + " (on-unavailable):"
+	for _, a := range argv {
+		if len(text) > 800 {
+			text += " …"
+			break
+		}
+		text += " " + strconv.Quote(a[:min(len(a), 200)])
+	}
+	logLine(text)
+}
