@@ -436,7 +436,7 @@ func TestLostConnections(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(30 * time.Millisecond):
 				if _, err := owner.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 					WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'store'`); err != nil {
 					t.Errorf("cut connections: %v", err)

@@ -15,7 +15,7 @@ var allowed = map[string]string{
 	"sendmail-wrapper/sendmail": "understands the command line",
 	"golang.org/x/sys/unix":     "memfd, seals, SCM_RIGHTS, poll",
 
-	"os": "arguments, files, exit", "io": "readers", "io/fs": "of os", "path": "of os", "syscall": "of os",
+	"os": "arguments, files, exit", "io": "readers", "bufio": "lines of a header", "io/fs": "of os", "path": "of os", "syscall": "of os",
 	"time": "deadline, date of a syslog line", "errors": "", "strings": "", "strconv": "", "bytes": "", "math": "bounds",
 	"encoding/binary": "frames", "sort": "of encoding/binary's reflect", "reflect": "of encoding/binary, errors",
 	"slices": "", "cmp": "of slices", "iter": "of strings", "maps": "of slices", "math/bits": "of strconv", "unicode": "of strings",

@@ -1,0 +1,290 @@
+package sendmail
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// observation is what Postfix 3.7.11 of Debian 12 did with a call by the user
+// alice; recorded from its queue files.
+type observation struct {
+	Title    string
+	Argv     []string
+	Stdin    string
+	Exit     int
+	Messages []struct {
+		Sender       string
+		Recipients   []string
+		TextAfterDot bool `json:"text_after_dot"`
+	}
+}
+
+// TestPostfixObserved: for each call, the mode, the sender and the count of
+// recipients are what the real program made of it.
+func TestPostfixObserved(t *testing.T) {
+	content, err := os.ReadFile("testdata/postfix.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []observation
+	if err := json.Unmarshal(content, &cases); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range cases {
+		t.Run(o.Title, func(t *testing.T) {
+			call := postfix.Parse(o.Argv)
+			envelope, err := postfix.Scan(call, iotest.OneByteReader(strings.NewReader(o.Stdin)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if call.Mode == SMTP { // the dialogue decides about messages
+				return
+			}
+			recipients := 0
+			for _, m := range o.Messages {
+				recipients += len(m.Recipients)
+				sender := "alice"
+				if call.SenderSet {
+					sender = call.Sender
+				}
+				if sender != m.Sender {
+					t.Errorf("sender %q, Postfix had %q", sender, m.Sender)
+				}
+				if m.TextAfterDot && !call.IgnoreDots {
+					t.Errorf("Postfix went on after a lone dot")
+				}
+			}
+			if call.Mode == Other && recipients > 0 {
+				t.Errorf("taken for a call that submits nothing, but Postfix sent to %d", recipients)
+			}
+			if call.Mode != Other && envelope.Recipients != recipients {
+				t.Errorf("%d recipients, Postfix had %d", envelope.Recipients, recipients)
+			}
+		})
+	}
+	if len(cases) != 113 {
+		t.Errorf("%d cases, want all 113", len(cases))
+	}
+}
+
+func TestParsePostfix(t *testing.T) {
+	for _, c := range []struct {
+		argv string
+		want Call
+	}{
+		{"", Call{}},
+		{"sendmail -t -i", Call{Mode: Submit, FromHeader: true, IgnoreDots: true, Operands: []string{}}},
+		{"/usr/sbin/sendmail -t", Call{Mode: Submit, FromHeader: true, Operands: []string{}}},
+		{"/usr/bin/mailq", Call{}},
+		{"newaliases", Call{}},
+		{"mailq -bm a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail -bp -bm a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail -bm -bp a@x", Call{}},
+		{"sendmail -bv a@x b@x", Call{Mode: Probe, Operands: []string{"a@x", "b@x"}}},
+		{"sendmail -bv -bm a@x", Call{Mode: Probe, Operands: []string{"a@x"}}},
+		{"sendmail -bv -t", Call{Mode: Submit, FromHeader: true, Operands: []string{}}},
+		{"sendmail -bs", Call{Mode: SMTP, Operands: []string{}}},
+		{"sendmail -bs -t", Call{}},
+		{"sendmail -bd", Call{}},
+		{"sendmail -b", Call{}},
+		{"sendmail -f", Call{}},
+		{"sendmail -fa@x -G b@x", Call{Mode: Submit, Sender: "a@x", SenderSet: true, Gateway: true, Operands: []string{"b@x"}}},
+		{"sendmail -r a@x b@x", Call{Mode: Submit, Sender: "a@x", SenderSet: true, Operands: []string{"b@x"}}},
+		{"sendmail -q30m a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail -qRx.example", Call{}},
+		{"sendmail -q -bm a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail -tq a@x", Call{Mode: Submit, FromHeader: true, Operands: []string{}}},
+		{"sendmail -V += a@x", Call{Mode: Submit, Operands: []string{"+=", "a@x"}}},
+		{"sendmail -V+= a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail -V envelope a@x", Call{Mode: Submit, Operands: []string{"a@x"}}},
+		{"sendmail a@x -bp", Call{Mode: Submit, Operands: []string{"a@x", "-bp"}}},
+		{"sendmail -- -bp", Call{Mode: Submit, Operands: []string{"-bp"}}},
+		{"sendmail -:", Call{}},
+	} {
+		got := postfix.Parse(strings.Fields(c.argv))
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s:\n%s", c.argv, diff)
+		}
+	}
+}
+
+func TestScan(t *testing.T) {
+	for _, c := range []struct {
+		name, argv, message string
+		want                Envelope
+	}{
+		{"report fields", "sendmail a@x", "X-PHP-Originating-Script: 1001:x.php(3) : eval()'d code\nMessage-ID:\n <1@x>\nSubject: =?utf-8?Q?a?=\r\n\tb\n\nSubject: body\n",
+			Envelope{1, "1001:x.php(3) : eval()'d code", "<1@x>", "=?utf-8?Q?a?=\tb"}},
+		{"header alone, without -t, counts nobody", "sendmail a@x", "To: b@x, c@x\n\n", Envelope{Recipients: 1}},
+		{"the first of several counts", "sendmail a@x", "Subject: one\nSubject: two\n\n", Envelope{Recipients: 1, Subject: "one"}},
+		{"several From_ lines", "sendmail -t", "From a\n>From b\nTo: a@x\n\n", Envelope{Recipients: 1}},
+		{"dot as the first line", "sendmail -t", ".\nTo: a@x\n\n", Envelope{}},
+		{"dots ignored, but no header", "sendmail -t -i", ".\nTo: a@x\n\n", Envelope{}},
+		{"continuation of nothing", "sendmail -t", " x\nTo: a@x\n\n", Envelope{}},
+		{"folded after any field", "sendmail -t", "To:\n a@x,\n\tb@x\nX: y\n c@x\nCc: d@x\n", Envelope{Recipients: 3}},
+		{"empty Resent-To", "sendmail -t", "Resent-To:\nTo: a@x\n\n", Envelope{Recipients: 1}},
+		{"8-bit field name ends the header", "sendmail -t", "T\xf6: a@x\nTo: b@x\n\n", Envelope{}},
+	} {
+		got, err := postfix.Scan(postfix.Parse(strings.Fields(c.argv)), strings.NewReader(c.message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s:\n%s", c.name, diff)
+		}
+	}
+}
+
+func TestCountAddresses(t *testing.T) {
+	for _, c := range []struct {
+		list  string
+		count int
+	}{
+		{"", 0}, {" ", 0}, {",", 0}, {",,;", 0}, {"a", 1}, {"a b", 2}, {"a@x b@x", 2}, {"a@x, b@x", 2}, {"a@x,b@x,", 2},
+		{"john@x.example <john@x.example>", 1}, {"a@x b@x <c@x>", 1}, {"<a@x><b@x>", 2}, {"<a@x> b@x", 2}, {"a@x, John <b@x>, c@x", 3},
+		{"undisclosed-recipients:;", 0}, {"all: a@x, b@x; c@x", 3}, {"all: John <a@x>, b@x;", 2}, {"one: a@x;, two: b@x;", 2},
+		{"Re: John <a@x>", 2}, {`"Doe, John" <a@x>`, 1}, {`"a,b"@x`, 1}, {`a\,b@x`, 1}, {"(a, b) c@x (d, (e), f)", 1}, {"(unclosed, a@x", 0},
+		{"<@r1,@r2:a@x>", 1}, {"a@[1.2.3.4], b@x", 2}, {"a . b @ x", 1}, {`"unclosed, a@x`, 1}, {"<>", 0}, {"a@x>, b@x>", 2}, {"a; b", 2},
+		{"=?utf-8?Q?a=2Cb?= <a@x>", 1}, {"J\xc3\xb6rg <a@x>", 1}, {"a@x\x00b@x", 1},
+	} {
+		if got := countAddresses(c.list); got != c.count {
+			t.Errorf("%q: %d addresses, want %d", c.list, got, c.count)
+		}
+	}
+}
+
+// TestListsCountRight: addresses put together in all the ways that RFC 5322
+// gives are counted as many as they are.
+func TestListsCountRight(t *testing.T) {
+	phrase := rapid.SampledFrom([]string{"", "Joe ", "Joe User ", `"Doe, \"J\" (x)" `, "joe@x.example ", "=?utf-8?Q?a=2C?= ", "(c, c) ", "J. "})
+	comment := rapid.SampledFrom([]string{"", "", " ", "\n ", " (a, <b>, (c))", "\r\n\t"})
+	local := rapid.SampledFrom([]string{"a", "a.b", `"a,b"`, `"a b"`, `a\,b`, "a+b"})
+	domain := rapid.SampledFrom([]string{"x.example", "[127.0.0.1]", "x"})
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 20).Draw(t, "addresses")
+		list := comment.Draw(t, "start")
+		for i := range n {
+			if i > 0 {
+				list += "," + comment.Draw(t, "after comma")
+			}
+			bare := local.Draw(t, "local") + "@" + domain.Draw(t, "domain")
+			if rapid.Bool().Draw(t, "brackets") {
+				list += phrase.Draw(t, "phrase") + "<" + bare + ">"
+			} else {
+				list += bare
+			}
+			list += comment.Draw(t, "after")
+		}
+		if rapid.Bool().Draw(t, "group") {
+			list = "team: " + list + ";"
+		}
+		if got := countAddresses(list); got != n {
+			t.Fatalf("%q: %d addresses, want %d", list, got, n)
+		}
+		message := "To: " + strings.ReplaceAll(list, "\r\n\t", "\r\n\t") + "\n\nbody\n"
+		e, err := postfix.Scan(Call{Mode: Submit, FromHeader: true}, strings.NewReader(message))
+		if err != nil || e.Recipients != n {
+			t.Fatalf("%q: %d recipients (%v), want %d", message, e.Recipients, err, n)
+		}
+	})
+}
+
+// TestHugeFields: however long a field is, memory is bounded, the time is
+// linear, and what is not kept is still counted.
+func TestHugeFields(t *testing.T) {
+	call := Call{Mode: Submit, FromHeader: true}
+	for _, c := range []struct {
+		name, message string
+		least         int
+	}{
+		{"a To of 1 MB", "To: " + strings.Repeat("a@x.example, ", 80_000) + "\n\n", 80_000},
+		{"no newline at all", strings.Repeat("x", 8<<20), 0},
+		{"one name of 8 MB", strings.Repeat("x", 8<<20) + ": y\n\n", 0},
+		{"one field of 8 MB", "X: " + strings.Repeat("y", 8<<20) + "\nTo: a@x\n\n", 1},
+		{"brackets that close nothing", "To: " + strings.Repeat(">", 8<<20) + "\nCc: a@x\n\n", 1},
+		{"brackets that open nothing", "To: " + strings.Repeat("<", 8<<20) + "\nCc: a@x\n\n", 1},
+		{"groups", "To: " + strings.Repeat(":;", 4<<20) + "\nCc: a@x\n\n", 1},
+		{"comments", "To: " + strings.Repeat("(", 8<<20) + "\nCc: a@x\n\n", 1},
+	} {
+		began := time.Now()
+		e, err := postfix.Scan(call, strings.NewReader(c.message))
+		if err != nil || e.Recipients < c.least {
+			t.Errorf("%s: %d recipients (%v), want at least %d", c.name, e.Recipients, err, c.least)
+		}
+		// Quadratic time would be hours.
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("%s took %v", c.name, took)
+		}
+	}
+	bytes := testing.AllocsPerRun(1, func() { postfix.Scan(call, strings.NewReader("X: "+strings.Repeat("y", 4<<20)+"\n\n")) })
+	if bytes > 100 {
+		t.Errorf("%v allocations for a field that nobody reads", bytes)
+	}
+}
+
+func TestProfileByName(t *testing.T) {
+	if p, err := ProfileByName("postfix"); err != nil || p != postfix {
+		t.Errorf("%v, %v", p, err)
+	}
+	if _, err := ProfileByName("qmail"); err == nil || !strings.Contains(err.Error(), "postfix") {
+		t.Errorf("%v, want an error that names the profiles there are", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("sendmail\x00-t\x00-i\x00-fa@x")
+	f.Add("sendmail\x00-V\x00+=\x00a@x")
+	f.Fuzz(func(t *testing.T, joined string) {
+		argv := strings.Split(joined, "\x00")
+		c := postfix.Parse(argv)
+		if len(c.Operands) >= len(argv) {
+			t.Errorf("%d operands of %d words", len(c.Operands), len(argv))
+		}
+		for i, o := range c.Operands {
+			if want := argv[len(argv)-len(c.Operands)+i]; o != want {
+				t.Errorf("operand %q, but the word is %q", o, want)
+			}
+		}
+	})
+}
+
+func FuzzScan(f *testing.F) {
+	f.Add("To: a@x, b@x\nSubject: s\n\nbody\n", true)
+	f.Add("From x\nResent-To: <a@x>\r\n\r\n", false)
+	f.Fuzz(func(t *testing.T, message string, dots bool) {
+		call := Call{Mode: Submit, FromHeader: true, IgnoreDots: dots}
+		whole, err := postfix.Scan(call, strings.NewReader(message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytewise, err := postfix.Scan(call, iotest.OneByteReader(strings.NewReader(message)))
+		if err != nil || whole != bytewise {
+			t.Errorf("read at once %+v, byte by byte %+v (%v)", whole, bytewise, err)
+		}
+		if whole.Recipients < 0 || whole.Recipients > len(message) {
+			t.Errorf("%d recipients in %d bytes", whole.Recipients, len(message))
+		}
+	})
+}
+
+func BenchmarkScan(b *testing.B) {
+	var message strings.Builder
+	message.WriteString("X-PHP-Originating-Script: 1001:x.php\nTo: ")
+	for i := range 50 {
+		fmt.Fprintf(&message, "User %d <user%d@outside.example>,\n ", i, i)
+	}
+	message.WriteString("\nSubject: news\n\nbody\n")
+	for b.Loop() {
+		if _, err := postfix.Scan(Call{Mode: Submit, FromHeader: true}, strings.NewReader(message.String())); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
