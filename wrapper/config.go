@@ -2,9 +2,10 @@ package wrapper
 
 import (
 	"errors"
-	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/sendmail"
 )
@@ -38,12 +39,12 @@ func defaults() Config {
 // because a typing mistake must not stop the mail of a server.
 func LoadConfig(path string) (Config, []error) {
 	c := defaults()
-	content, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	content, err := readFile(path)
+	if err == unix.ENOENT {
 		return c, nil
 	}
 	if err != nil {
-		return c, []error{err}
+		return c, []error{errors.New(path + ": " + err.Error())}
 	}
 	var wrong []error
 	seen := map[string]bool{}

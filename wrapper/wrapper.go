@@ -21,6 +21,7 @@ package wrapper
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -175,7 +176,7 @@ func become(path string, argv []string, stdin int) int {
 // environment is the caller's, byte for byte: os.Environ leaves out doubles,
 // and a program that the caller feeds with them shall see them.
 func environment() []string {
-	raw, err := os.ReadFile("/proc/self/environ")
+	raw, err := readFile("/proc/self/environ")
 	if err != nil {
 		return os.Environ()
 	}
@@ -187,6 +188,29 @@ func environment() []string {
 		}
 	}
 	return list
+}
+
+// readFile is os.ReadFile without the epoll instance that package os would make
+// first: it costs a part of each start, and a caller without descriptors left
+// would see a Go trace.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	content := make([]byte, 0, 4096)
+	for {
+		content = slices.Grow(content, 4096)
+		n, err := unix.Read(fd, content[len(content):cap(content)])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return content, err
+		}
+		content = content[:len(content)+n]
+	}
 }
 
 func logUnavailable(accept bool, argv []string, why string) {
