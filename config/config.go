@@ -1,0 +1,218 @@
+// Package config reads mailquotad.conf(5), the file of mailquotad and mailctl.
+// It is TOML, and read strictly: an unknown key or a value out of range is an
+// error that names file, line, key, and what is allowed; all mistakes of a file
+// are told at once.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Path is where the file is, unless an option says otherwise.
+const Path = "/etc/sendmail-wrapper/mailquotad.conf"
+
+// The private cluster that mailctl database init makes where the file names no
+// database.
+const (
+	PrivateDataDir   = "/var/lib/mailquota/postgresql"
+	PrivateSocketDir = "/run/mailquota-postgresql"
+)
+
+// Daemon is the content of the file, checked.
+type Daemon struct {
+	Database        string   `toml:"database"`         // connection string of role mailquotad
+	DatabaseOwner   string   `toml:"database-owner"`   // the same database as its owner
+	Host            string   `toml:"host"`             // name of this host in the database
+	Socket          string   `toml:"socket"`           // path of the unix socket
+	FirstUserUID    uint32   `toml:"first-user-uid"`   // lowest uid whose mail is limited
+	CallsPerUser    int      `toml:"calls-per-user"`   // at the same time, 1 to 100000
+	Calls           int      `toml:"calls"`            // at the same time in all, 1 to 100000
+	RequestTimeout  Duration `toml:"request-timeout"`  // 100ms to 10m
+	DecisionTimeout Duration `toml:"decision-timeout"` // 100ms to 25s: the wrapper waits for 30
+	RetentionDays   int      `toml:"retention-days"`   // 2 to 3650
+	LogLevel        string   `toml:"log-level"`        // debug, info, warn, error
+	LogFormat       string   `toml:"log-format"`       // json, console
+}
+
+// Duration is a time.Duration as people write it: "10s".
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q: must be a time such as \"10s\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Default is what holds where the file says nothing.
+func Default() Daemon {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return Daemon{
+		Database:        "host=" + PrivateSocketDir + " user=mailquotad dbname=mailquota",
+		DatabaseOwner:   "host=" + PrivateSocketDir + " user=mailquota dbname=mailquota",
+		Host:            host,
+		Socket:          "/run/mailquota/mailquotad.sock",
+		FirstUserUID:    1000,
+		CallsPerUser:    256,
+		Calls:           4096,
+		RequestTimeout:  Duration(10 * time.Second),
+		DecisionTimeout: Duration(15 * time.Second),
+		RetentionDays:   31,
+		LogLevel:        "info",
+		LogFormat:       "json",
+	}
+}
+
+// Private tells whether the database is the private cluster.
+func (d *Daemon) Private() bool { return d.Database == Default().Database }
+
+// Load reads the file; where there is none, the defaults hold. The error joins
+// one line for each mistake.
+func Load(path string) (Daemon, error) {
+	d := Default()
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err != nil {
+		return Daemon{}, fmt.Errorf("read configuration: %w", err)
+	}
+	mistakes := &mistakes{name: filepath.Base(path), lines: strings.Split(string(content), "\n")}
+	if err := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields().Decode(&d); err != nil {
+		mistakes.addDecode(err)
+		return Daemon{}, errors.Join(mistakes.list...)
+	}
+	d.check(mistakes)
+	checkSecret(path, &d, mistakes)
+	if len(mistakes.list) > 0 {
+		return Daemon{}, errors.Join(mistakes.list...)
+	}
+	return d, nil
+}
+
+type mistakes struct {
+	name  string
+	lines []string
+	list  []error // in the order of the keys in Daemon
+}
+
+// add names the line on which a key stands.
+func (m *mistakes) add(key, format string, args ...any) {
+	number := 0
+	for i, line := range m.lines {
+		if word, _, ok := strings.Cut(line, "="); ok && strings.Trim(strings.TrimSpace(word), `"'`) == key {
+			number = i + 1
+		}
+	}
+	m.list = append(m.list, fmt.Errorf("%s:%d: %s %s", m.name, number, key, fmt.Sprintf(format, args...)))
+}
+
+func (m *mistakes) addDecode(err error) {
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			m.list = append(m.list, fmt.Errorf("%s:%d: unknown key %s: there are %s", m.name, row, strings.Join(e.Key(), "."), strings.Join(keys(), ", ")))
+		}
+	case errors.As(err, &wrong):
+		row, _ := wrong.Position()
+		text := strings.TrimPrefix(wrong.Error(), "toml: ")
+		switch { // the library speaks of Go's types here
+		case strings.HasSuffix(text, "of type int"), strings.HasSuffix(text, "of type uint32"), strings.HasSuffix(text, "in uint32"):
+			text = "must be a whole number, not negative"
+		case strings.HasSuffix(text, "of type string"), strings.HasSuffix(text, "in a string"):
+			text = "must be a text in quotes"
+		}
+		if key := strings.Join(wrong.Key(), "."); key != "" {
+			text = key + ": " + text
+		}
+		m.list = append(m.list, fmt.Errorf("%s:%d: %s", m.name, row, text))
+	default:
+		m.list = append(m.list, fmt.Errorf("%s: %w", m.name, err))
+	}
+}
+
+func (d *Daemon) check(m *mistakes) {
+	number := func(key string, v, low, high int64) {
+		if v < low || v > high {
+			m.add(key, "= %d: must be %d to %d", v, low, high)
+		}
+	}
+	duration := func(key string, v Duration, low, high time.Duration) {
+		if v := time.Duration(v); v < low || v > high {
+			m.add(key, "= %q: must be %s to %s", v, low, high)
+		}
+	}
+	word := func(key, v string, allowed ...string) {
+		for _, a := range allowed {
+			if v == a {
+				return
+			}
+		}
+		m.add(key, "= %q: must be %s", v, strings.Join(allowed, ", "))
+	}
+	number("first-user-uid", int64(d.FirstUserUID), 0, 65533)
+	number("calls-per-user", int64(d.CallsPerUser), 1, 100000)
+	number("calls", int64(d.Calls), 1, 100000)
+	number("retention-days", int64(d.RetentionDays), 2, 3650)
+	duration("request-timeout", d.RequestTimeout, 100*time.Millisecond, 10*time.Minute)
+	duration("decision-timeout", d.DecisionTimeout, 100*time.Millisecond, 25*time.Second)
+	word("log-level", d.LogLevel, "debug", "info", "warn", "error")
+	word("log-format", d.LogFormat, "json", "console")
+	if d.Host == "" || strings.ContainsAny(d.Host, "@ \t\n") || len(d.Host) > 253 {
+		m.add("host", "= %q: must be a name of at most 253 bytes without space and @", d.Host)
+	}
+	// sun_path holds 107 bytes and a NUL (unix(7)).
+	if !strings.HasPrefix(d.Socket, "/") || len(d.Socket) > 107 {
+		m.add("socket", "= %q: must be an absolute path of at most 107 bytes", d.Socket)
+	}
+	for _, c := range []struct{ key, value string }{{"database", d.Database}, {"database-owner", d.DatabaseOwner}} {
+		if _, err := pgconn.ParseConfig(c.value); err != nil {
+			m.add(c.key, "must be like \"postgres://mailquotad@db.example/mailquota\": %v", err)
+		}
+	}
+	if own := Default(); d.Database != own.Database && d.DatabaseOwner == own.DatabaseOwner {
+		d.DatabaseOwner = "" // of another database: mailctl says what is missing when it needs it
+	}
+}
+
+// checkSecret refuses a file with a password that others can read: every
+// customer of a server can read /etc.
+func checkSecret(path string, d *Daemon, m *mistakes) {
+	st, err := os.Stat(path)
+	if err != nil || st.Mode()&0o004 == 0 {
+		return
+	}
+	for _, c := range []struct{ key, value string }{{"database", d.Database}, {"database-owner", d.DatabaseOwner}} {
+		if c.value == "" {
+			continue
+		}
+		if parsed, err := pgconn.ParseConfig(c.value); err == nil && parsed.Password != "" {
+			m.add(c.key, "holds a password, and everybody can read the file: type chown root:mailquota %s && chmod 0640 %s", path, path)
+		}
+	}
+}
+
+// keys are all keys of the file.
+func keys() []string {
+	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
+		"request-timeout", "decision-timeout", "retention-days", "log-level", "log-format"}
+}

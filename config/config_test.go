@@ -1,0 +1,136 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestSample: the file that is installed says what the defaults are, for every
+// key.
+func TestSample(t *testing.T) {
+	if got, err := Load("mailquotad.conf"); err != nil || got != Default() {
+		t.Errorf("as it is installed: %v, %+v", err, got)
+	}
+	content, err := os.ReadFile("mailquotad.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := regexp.MustCompile(`(?m)^#([a-z-]+) = `)
+	var found []string
+	for _, m := range setting.FindAllStringSubmatch(string(content), -1) {
+		found = append(found, m[1])
+	}
+	if diff := cmp.Diff(keys(), found); diff != "" {
+		t.Errorf("keys of the sample:\n%s", diff)
+	}
+	path := filepath.Join(t.TempDir(), "mailquotad.conf")
+	if err := os.WriteFile(path, setting.ReplaceAll(content, []byte("$1 = ")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Host = "mail1.example"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("with the keys of the sample:\n%s", diff)
+	}
+}
+
+// TestBad: each file of testdata/bad gives the errors beside it.
+func TestBad(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.conf")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		want, err := os.ReadFile(strings.TrimSuffix(file, ".conf") + ".error")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Load(file)
+		if err == nil {
+			t.Errorf("%s: no error", file)
+			continue
+		}
+		if diff := cmp.Diff(strings.TrimSpace(string(want)), err.Error()); diff != "" {
+			t.Errorf("%s:\n%s", file, diff)
+		}
+	}
+}
+
+func TestSecretInOpenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mailquotad.conf")
+	text := "database = \"postgres://mailquotad:secret@db.example/q\"\n"
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	_, err := Load(path)
+	if err == nil || !strings.Contains(err.Error(), "mailquotad.conf:1: database holds a password") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Load(path)
+	if err != nil || d.Private() || d.DatabaseOwner != "" {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	d, err := Load("/nonexistent/mailquotad.conf")
+	if err != nil || d != Default() || !d.Private() {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+// TestKeys: keys() and the manual have what the struct has.
+func TestKeys(t *testing.T) {
+	manual, err := os.ReadFile("../man/mailquotad.conf.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys() {
+		if !strings.Contains(string(manual), ".It Cm "+key+"\n") {
+			t.Errorf("mailquotad.conf(5) does not explain %s", key)
+		}
+	}
+	source, err := os.ReadFile("config.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags := regexp.MustCompile("`toml:\"([a-z-]+)\"`").FindAllStringSubmatch(string(source), -1)
+	var named []string
+	for _, m := range tags {
+		named = append(named, m[1])
+	}
+	if !slices.Equal(named, keys()) {
+		t.Errorf("keys() are %v, the struct has %v", keys(), named)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("calls = 3\nhost = \"x\"\n")
+	f.Add("database = \"postgres://\"\n[x]\n")
+	path := filepath.Join(f.TempDir(), "mailquotad.conf")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Load(path)
+		if err == nil && (d.Calls < 1 || d.RetentionDays < 2 || d.Socket == "") {
+			t.Errorf("%+v", d)
+		}
+	})
+}
