@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"sync"
+	"time"
+)
+
+// calls counts the calls that are worked on, by user.
+type calls struct {
+	mu    sync.Mutex
+	byUID map[uint32]int
+}
+
+func (c *calls) init() { c.byUID = map[uint32]int{} }
+
+// enter takes one call of a user more, if he has fewer than max.
+func (c *calls) enter(uid uint32, max int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byUID[uid] >= max {
+		return false
+	}
+	c.byUID[uid]++
+	return true
+}
+
+func (c *calls) leave(uid uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byUID[uid]--; c.byUID[uid] == 0 {
+		delete(c.byUID, uid)
+	}
+}
+
+// warnings lets one warning a user through in a while, so that nobody can fill
+// the log.
+type warnings struct {
+	mu    sync.Mutex
+	byUID map[uint32]warned
+}
+
+type warned struct {
+	at       time.Time
+	unlogged int
+}
+
+const (
+	warnEvery = 10 * time.Second
+	maxWarned = 1024 // users that are remembered
+)
+
+// allow tells whether to log now, and how many were not logged since the last.
+func (w *warnings) allow(uid uint32, now time.Time) (unlogged int, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, known := w.byUID[uid]
+	if known && now.Sub(last.at) < warnEvery {
+		last.unlogged++
+		w.byUID[uid] = last
+		return 0, false
+	}
+	if w.byUID == nil || len(w.byUID) >= maxWarned {
+		w.byUID = map[uint32]warned{}
+	}
+	w.byUID[uid] = warned{at: now}
+	return last.unlogged, true
+}

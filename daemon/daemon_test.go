@@ -1,0 +1,608 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"sendmail-wrapper/config"
+	"sendmail-wrapper/tests/testpg"
+	"sendmail-wrapper/wire"
+)
+
+// This test program is also a client under another uid, and a daemon that is
+// given its socket.
+func TestMain(m *testing.M) {
+	switch os.Getenv("TEST_AS") {
+	case "client":
+		reply, err := ask(os.Getenv("TEST_SOCKET"), "Subject: s\n\nx\n", "sendmail", "a@x")
+		fmt.Printf("%+v %v\n", reply, err)
+		return
+	case "activated":
+		// sd_listen_fds(3): systemd sets this once the pid is known.
+		os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+		l, err := Listen("/nonexistent/socket")
+		if err == nil {
+			err = New(testConfig("host=/nonexistent"), "v", zerolog.New(io.Discard)).Serve(context.Background(), l)
+		}
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	testpg.Main(m)
+}
+
+func testConfig(database string) config.Daemon {
+	c := config.Default()
+	c.Database, c.Host, c.FirstUserUID = database, "host1", 0 // this test program runs as root
+	c.LogLevel = "debug"
+	return c
+}
+
+// running is a server with a database of its own.
+type running struct {
+	*Server
+	socket string
+	log    *lockedBuffer
+	stop   func()
+	owner  *pgx.Conn // of the database, for looking at it
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, change func(*config.Daemon)) *running {
+	t.Helper()
+	database := testpg.New(t)
+	owner, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { owner.Close(context.Background()) })
+	c := testConfig(testpg.As(database, "mailquotad"))
+	if change != nil {
+		change(&c)
+	}
+	r := &running{socket: filepath.Join(t.TempDir(), "s"), log: &lockedBuffer{}, owner: owner}
+	l, err := Listen(r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Server = New(c, "test", zerolog.New(r.log))
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(ctx, l) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		l.Close()
+	})
+	t.Cleanup(r.stop)
+	// A status is answered once requests are taken.
+	if _, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpStatus}, nil, 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func sealed(content string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "message")
+	if _, err := f.WriteString(content); err != nil {
+		return nil, err
+	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	return f, err
+}
+
+func ask(socket, content string, argv ...string) (*wire.Reply, error) {
+	message, err := sealed(content)
+	if err != nil {
+		return nil, err
+	}
+	defer message.Close()
+	return wire.Ask(socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: argv, Dir: "/"}, message, 30*time.Second)
+}
+
+// limit sets messages/hour of the server.
+func (r *running) limit(t *testing.T, n int) {
+	t.Helper()
+	_, err := r.owner.Exec(t.Context(), `INSERT INTO limits (owner_id, class, messages_hour) VALUES (6::bigint << 40, 6, $1)
+		ON CONFLICT (owner_id, class) DO UPDATE SET messages_hour = $1`, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *running) count(t *testing.T, where string) (n int) {
+	t.Helper()
+	if err := r.owner.QueryRow(t.Context(), `SELECT count(*) FROM messages WHERE `+where).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestExactThroughTheSocket: 400 calls, 64 at a time, at a limit of 100.
+func TestExactThroughTheSocket(t *testing.T) {
+	r := start(t, nil)
+	r.limit(t, 100)
+	var accepted, refused atomic.Int64
+	var callers sync.WaitGroup
+	work := make(chan int)
+	for range 64 {
+		callers.Go(func() {
+			for range work {
+				reply, err := ask(r.socket, "Subject: s\n\nx\n", "sendmail", "a@x")
+				switch {
+				case err != nil:
+					t.Error(err)
+				case reply.Verdict == wire.VerdictAccept:
+					accepted.Add(1)
+				case reply.Verdict == wire.VerdictRefuse && reply.Exit == 69 && strings.Contains(reply.Text, "root: limit of 100 messages per hour of server reached (100 used); free again at 20"):
+					refused.Add(1)
+				default:
+					t.Errorf("%+v", reply)
+				}
+			}
+		})
+	}
+	for i := range 400 {
+		work <- i
+	}
+	close(work)
+	callers.Wait()
+	if accepted.Load() != 100 || refused.Load() != 300 {
+		t.Errorf("%d accepted, %d refused", accepted.Load(), refused.Load())
+	}
+	if a, n := r.count(t, "decision = 1"), r.count(t, "decision = 2"); a != 100 || n != 300 {
+		t.Errorf("%d rows accepted, %d refused", a, n)
+	}
+	if lines := strings.Count(r.log.String(), `"message":"message"`); lines != 400 {
+		t.Errorf("%d lines of the log", lines)
+	}
+}
+
+func TestSubmit(t *testing.T) {
+	r := start(t, nil)
+	for _, c := range []struct {
+		name, argv, message string
+		verdict             wire.Verdict
+		text                string
+		where               string // of the one row
+	}{
+		{"recipients of argv and header", "sendmail -t -fs@x a@x", "To: b@x, c@x\nX-PHP-Originating-Script: 0:x.php\n\nx", wire.VerdictAccept, "", "recipients = 3 AND sender = 's@x' AND decision = 1"},
+		{"the sender is the login name", "sendmail a@x", "x", wire.VerdictAccept, "", "recipients = 1 AND sender = 'root' AND size = 1"},
+		{"the null sender", "sendmail -f <> a@x b@x", "", wire.VerdictAccept, "", "recipients = 2 AND sender = '' AND size = 0"},
+		{"a probe", "sendmail -bv a@x", "", wire.VerdictAccept, "", "recipients = 1 AND sender = 'root'"},
+		{"no recipients", "sendmail -t", "Subject: s\n\nx", wire.VerdictAccept, "", ""},
+		{"SMTP", "sendmail -bs", "", wire.VerdictRefuse, "cannot be counted yet", "decision = 2 AND refused_why LIKE 'an SMTP dialogue%'"},
+		{"submits nothing", "mailq", "", wire.VerdictError, "submits no mail", ""},
+	} {
+		before := r.count(t, "true")
+		reply, err := ask(r.socket, c.message, strings.Fields(c.argv)...)
+		if err != nil || reply.Verdict != c.verdict || !strings.Contains(reply.Text, c.text) {
+			t.Errorf("%s: %+v, %v", c.name, reply, err)
+		}
+		rows := 0
+		if c.where != "" {
+			rows = 1
+			if n := r.count(t, c.where+" AND id = (SELECT id FROM messages ORDER BY id DESC LIMIT 1)"); n != 1 {
+				t.Errorf("%s: the newest row is another than %s", c.name, c.where)
+			}
+		}
+		if n := r.count(t, "true") - before; n != rows {
+			t.Errorf("%s: %d rows", c.name, n)
+		}
+	}
+	if reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpSubmit, Profile: "qmail", Argv: []string{"sendmail"}}, mustSeal(t, "x"), time.Minute); err != nil || reply.Verdict != wire.VerdictError || !strings.Contains(reply.Text, "postfix") {
+		t.Errorf("a profile that is not known: %+v, %v", reply, err)
+	}
+	reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "a@x"}, Truncated: true}, mustSeal(t, "x"), time.Minute)
+	if err != nil || reply.Verdict != wire.VerdictRefuse || !strings.Contains(reply.Text, "max-message-size") {
+		t.Errorf("a message that is too long: %+v, %v", reply, err)
+	}
+}
+
+func mustSeal(t *testing.T, content string) *os.File {
+	t.Helper()
+	f, err := sealed(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestStrangers: whatever is said to the socket, the daemon goes on, and keeps
+// neither a goroutine nor a descriptor of it.
+func TestStrangers(t *testing.T) {
+	r := start(t, func(c *config.Daemon) { c.RequestTimeout = config.Duration(200 * time.Millisecond) })
+	frame, err := (&wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "a@x"}}).AppendFrame(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	usage, err := (&wire.Request{Op: wire.OpUsage}).AppendFrame(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsealed, err := os.CreateTemp(t.TempDir(), "message")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unsealed.Close()
+	good := mustSeal(t, "x")
+	settle := func() (goroutines, descriptors int) {
+		// The last connection is gone when all slots are free.
+		for len(r.slots) > 1 || runtime.NumGoroutine() > 200 {
+			runtime.Gosched()
+		}
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runtime.NumGoroutine(), len(entries)
+	}
+	if reply, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil || reply.Verdict != wire.VerdictAccept {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	_, descriptors := settle()
+	for _, c := range []struct {
+		name  string
+		bytes []byte
+		file  *os.File
+		close bool
+		reply string
+	}{
+		{"closed at once", nil, nil, true, ""},
+		{"silent", nil, nil, false, ""},
+		{"half a frame", frame[:9], good, false, ""},
+		{"length of 1 GB", binary.BigEndian.AppendUint32([]byte("SQW1"), 1<<30), nil, false, "at most"},
+		{"rubbish", bytes.Repeat([]byte{0xff, 0}, 1<<16), nil, false, "not a frame"},
+		{"no memfd", frame, nil, false, "1 descriptors, not 0"},
+		{"a file on disk", frame, unsealed, false, "not in a memfd"},
+		{"a memfd with a question", usage, good, false, "0 descriptors, not 1"},
+		{"another version", append(append([]byte("SQW1"), 0, 0, 0, 1), 99), nil, false, "protocol version 99"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: r.socket, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			var rights []byte
+			if c.file != nil {
+				rights = unix.UnixRights(int(c.file.Fd()))
+			}
+			if c.bytes != nil {
+				if _, _, err := conn.WriteMsgUnix(c.bytes, rights, nil); err != nil && c.name != "rubbish" {
+					t.Fatal(err)
+				}
+			}
+			if c.close {
+				return
+			}
+			got, _ := io.ReadAll(conn) // ends when the daemon closes
+			if !bytes.Contains(got, []byte(c.reply)) {
+				t.Errorf("reply %q, want %q", got, c.reply)
+			}
+		})
+	}
+	if reply, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil || reply.Verdict != wire.VerdictAccept {
+		t.Fatalf("afterwards: %+v, %v", reply, err)
+	}
+	if _, after := settle(); after > descriptors {
+		t.Errorf("%d descriptors, %d before", after, descriptors)
+	}
+	if n := strings.Count(r.log.String(), "no valid request"); n != 1 {
+		t.Errorf("%d warnings about one user: only the first may be logged within ten seconds", n)
+	}
+}
+
+// TestTooManyAtOnce: the calls of a user beyond calls-per-user are refused and
+// recorded; another user's are not touched.
+func TestTooManyAtOnce(t *testing.T) {
+	r := start(t, func(c *config.Daemon) { c.CallsPerUser = 2 })
+	var held []net.Conn
+	for range 2 {
+		c, err := net.Dial("unix", r.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	for { // until both are entered
+		r.calls.mu.Lock()
+		n := r.calls.byUID[uint32(os.Getuid())]
+		r.calls.mu.Unlock()
+		if n == 2 {
+			break
+		}
+		runtime.Gosched()
+	}
+	reply, err := ask(r.socket, "Subject: s\n\nx\n", "sendmail", "a@x")
+	if err != nil || reply.Verdict != wire.VerdictRefuse || reply.Exit != 69 || !strings.Contains(reply.Text, "at the same time (more than 2)") {
+		t.Errorf("%+v, %v", reply, err)
+	}
+	if n := r.count(t, "decision = 2 AND refused_why LIKE 'too many calls%'"); n != 1 {
+		t.Errorf("%d rows of the refused call", n)
+	}
+	if out := askAsNobody(t, r.socket); !strings.Contains(out, "Verdict:1") {
+		t.Errorf("another user: %s", out)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	for len(r.slots) > 1 {
+		runtime.Gosched()
+	}
+	if reply, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil || reply.Verdict != wire.VerdictAccept {
+		t.Errorf("afterwards: %+v, %v", reply, err)
+	}
+}
+
+// askAsNobody submits a message as uid 65533.
+func askAsNobody(t *testing.T, socket string) string {
+	t.Helper()
+	for dir := filepath.Dir(socket); dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exe, err := os.ReadFile("/proc/self/exe") // where the other user can read it
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(filepath.Dir(socket), "client")
+	if err := os.WriteFile(path, exe, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = []string{"TEST_AS=client", "TEST_SOCKET=" + socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// TestStop: a call that was read is answered before the daemon ends.
+func TestStop(t *testing.T) {
+	r := start(t, nil)
+	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil { // makes the usage rows
+		t.Fatal(err)
+	}
+	tx, err := r.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT FROM usage WHERE id = 6::bigint << 40 FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		reply, err := ask(r.socket, "x", "sendmail", "a@x")
+		if err == nil && reply.Verdict != wire.VerdictAccept {
+			err = fmt.Errorf("%+v", reply)
+		}
+		answered <- err
+	}()
+	for r.database.Load().queue.Len() == 0 {
+		runtime.Gosched()
+	}
+	stopped := make(chan struct{})
+	go func() {
+		r.stop()
+		close(stopped)
+	}()
+	for !strings.Contains(r.log.String(), "mailquotad stops") {
+		runtime.Gosched()
+	}
+	select {
+	case <-stopped:
+		t.Fatal("stopped with a call unanswered")
+	default:
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	<-stopped
+	if n := r.count(t, "decision = 1"); n != 2 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+func TestReload(t *testing.T) {
+	r := start(t, nil)
+	c := *r.config()
+	c.CallsPerUser, c.Socket, c.LogLevel = 1, "/elsewhere", "warn"
+	r.Reload(c)
+	if got := r.config().CallsPerUser; got != 1 {
+		t.Errorf("calls-per-user is %d", got)
+	}
+	if log := r.log.String(); !strings.Contains(log, `"key":"socket"`) || strings.Contains(log, `"key":"host"`) {
+		t.Errorf("log: %s", log)
+	}
+	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(r.log.String(), `"message":"message"`) {
+		t.Error("a line of level info after a reload to warn")
+	}
+}
+
+func TestUsageIsOnesOwn(t *testing.T) {
+	r := start(t, nil)
+	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil {
+		t.Fatal(err)
+	}
+	if out := askAsNobody(t, r.socket); !strings.Contains(out, "Verdict:1") {
+		t.Fatal(out)
+	}
+	reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpUsage}, nil, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ Object string }
+	if err := json.Unmarshal(reply.Body, &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 2 || list[0].Object != "user:root" || list[1].Object != "subscription:root" {
+		t.Errorf("%s", reply.Body)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	r := start(t, nil)
+	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpStatus}, nil, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status Status
+	if err := json.Unmarshal(reply.Body, &status); err != nil {
+		t.Fatal(err)
+	}
+	if status.Database != "ok" || status.Version != "test" || status.Host != "host1" || status.Accepted != 1 || status.Schema < 1 {
+		t.Errorf("%s", reply.Body)
+	}
+}
+
+// TestWithoutDatabase: the daemon runs, says so, and finds the database when it
+// is there.
+func TestWithoutDatabase(t *testing.T) {
+	r := start(t, func(c *config.Daemon) { c.Database = "host=/nonexistent user=mailquotad dbname=x" })
+	reply, err := ask(r.socket, "x", "sendmail", "a@x")
+	if err != nil || reply.Verdict != wire.VerdictUnavailable || !strings.Contains(reply.Text, "has no database") {
+		t.Errorf("%+v, %v", reply, err)
+	}
+	if n := strings.Count(r.log.String(), "database not reached"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	c := *r.config()
+	c.Database = testpg.NewAs(t, "mailquotad")
+	r.Reload(c) // the next try takes it
+	for !strings.Contains(r.log.String(), "database reached") {
+		runtime.Gosched()
+	}
+	if reply, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil || reply.Verdict != wire.VerdictAccept {
+		t.Errorf("%+v, %v", reply, err)
+	}
+	r.stop() // before its database goes
+}
+
+func TestListen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o666 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another mailquotad listens") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	l, err = Listen(path) // a dead one's socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("a file in the way: %v", err)
+	}
+}
+
+// TestSocketActivation: the socket that systemd passed is used.
+func TestSocketActivation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{"TEST_AS=activated", "LISTEN_FDS=1"}
+	cmd.ExtraFiles = []*os.File{f} // descriptor 3
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := ask(path, "x", "sendmail", "a@x")
+	if err != nil || reply.Verdict != wire.VerdictUnavailable {
+		t.Errorf("%+v, %v\n%s", reply, err, out.String())
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	for _, env := range []string{"2", "x"} {
+		t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+		t.Setenv("LISTEN_FDS", env)
+		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "takes one") {
+			t.Errorf("LISTEN_FDS=%s: %v", env, err)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for _, c := range []struct{ in, out string }{
+		{"plain", "plain"}, {"a\nb\x1b[31m\x00", "a\uFFFDb\uFFFD[31m\uFFFD"}, {"\xff", "\uFFFD"}, {"käse", "käse"},
+		{strings.Repeat("ä", 300), strings.Repeat("ä", 250) + " …"},
+	} {
+		if got := printable(c.in); got != c.out {
+			t.Errorf("%q: %q, want %q", c.in, got, c.out)
+		}
+	}
+}

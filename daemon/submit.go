@@ -1,0 +1,230 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/google/uuid"
+
+	"sendmail-wrapper/origin"
+	"sendmail-wrapper/quota"
+	"sendmail-wrapper/sendmail"
+	"sendmail-wrapper/wire"
+)
+
+// submit decides about one message.
+func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.File) *wire.Reply {
+	began := time.Now()
+	profile, err := sendmail.ProfileByName(request.Profile)
+	if err != nil {
+		return s.wrong(peer, err)
+	}
+	size, err := wire.CheckSealed(content)
+	if err != nil {
+		return s.wrong(peer, err)
+	}
+	call := profile.Parse(request.Argv)
+	if call.Mode == sendmail.Other {
+		return s.wrong(peer, fmt.Errorf("this command line submits no mail"))
+	}
+	// Not by its offset, which the caller shares.
+	envelope, err := profile.Scan(call, io.NewSectionReader(content, 0, size))
+	if err != nil {
+		return s.wrong(peer, fmt.Errorf("read the message: %w", err))
+	}
+	content.Close()
+	m := quota.Message{
+		Origin:     s.finder.Find(peer, claims(request, &envelope)),
+		Sender:     call.Sender,
+		Recipients: envelope.Recipients,
+		Size:       size,
+	}
+	if !call.SenderSet {
+		m.Sender = m.Origin.User
+	}
+	switch {
+	case call.Mode == sendmail.SMTP:
+		m.Forbidden = "an SMTP dialogue (sendmail -bs) cannot be counted yet: use sendmail -t, or SMTP to this host"
+	case request.Truncated:
+		m.Forbidden = "the message is longer than max-message-size of this server"
+	case m.Recipients == 0:
+		s.log().Info().Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Msg("no recipients: left to the mail server to refuse")
+		return &wire.Reply{Verdict: wire.VerdictAccept}
+	}
+	m.Recipients = max(m.Recipients, 1)
+	return s.decide(&m, call.Gateway, began)
+}
+
+func claims(request *wire.Request, envelope *sendmail.Envelope) origin.Claims {
+	c := origin.Claims{Dir: request.Dir, Env: map[string]string{}, PHPScript: envelope.PHPScript}
+	for _, hint := range request.Hints {
+		if name, value, ok := strings.Cut(hint, "="); ok && len(c.Env) < len(wire.HintNames) {
+			c.Env[name] = value
+		}
+	}
+	return c
+}
+
+// refuseExcess refuses and records a call of a user who has too many at the
+// same time. Nothing of it is read, so it costs no time that the caller can
+// draw out.
+func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
+	m := quota.Message{
+		Origin:     s.finder.Find(peer, origin.Claims{}),
+		Recipients: 1,
+		Forbidden:  fmt.Sprintf("too many calls of sendmail at the same time (more than %d)", s.config().CallsPerUser),
+	}
+	m.Sender = m.Origin.User
+	return s.decide(&m, false, time.Now())
+}
+
+// decide puts a message through the queue, and logs what became of it.
+func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.Reply {
+	var err error
+	if m.ID, err = uuid.NewV7(); err != nil {
+		return s.unavailable(m, fmt.Errorf("make an id: %w", err))
+	}
+	d := s.database.Load()
+	if d == nil {
+		s.counts.unavailable.Add(1)
+		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: s.unreached()}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config().DecisionTimeout))
+	defer cancel()
+	decision, err := d.queue.Submit(ctx, *m)
+	if err != nil {
+		return s.unavailable(m, err)
+	}
+	s.logDecision(m, &decision, time.Since(began))
+	reply := &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
+	if r := decision.Refusal; r != nil {
+		s.counts.refused.Add(1)
+		reply.Verdict, reply.Exit, reply.Text = wire.VerdictRefuse, r.Exit(gateway), printable(m.Origin.User+": "+r.Text())
+	} else {
+		s.counts.accepted.Add(1)
+	}
+	return reply
+}
+
+func (s *Server) unavailable(m *quota.Message, err error) *wire.Reply {
+	s.counts.unavailable.Add(1)
+	s.log().Error().Err(err).Str("id", m.ID.String()).Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Msg("no decision")
+	return &wire.Reply{Verdict: wire.VerdictUnavailable, ID: m.ID.String(), Text: "mailquotad has no database"}
+}
+
+// wrong refuses a request that the wrapper would not make.
+func (s *Server) wrong(peer *origin.Peer, err error) *wire.Reply {
+	s.rejected(peer, err)
+	return &wire.Reply{Verdict: wire.VerdictError, Text: printable(err.Error())}
+}
+
+// logDecision writes the one line of a message.
+func (s *Server) logDecision(m *quota.Message, d *quota.Decision, took time.Duration) {
+	o := &m.Origin
+	e := s.log().Info().Str("id", m.ID.String()).Uint32("uid", o.UID).Str("user", o.User).Str("subscription", d.Subscription)
+	if d.Domain != "" {
+		e = e.Str("domain", d.Domain)
+	}
+	e = e.Str("kind", string(o.Kind)).Stringer("kind_proof", o.KindProof)
+	for _, f := range []struct {
+		name string
+		fact origin.Fact
+	}{{"script", o.Script}, {"crontab", o.Crontab}, {"site", o.Site}} {
+		if f.fact.Proof != 0 {
+			e = e.Str(f.name, f.fact.Value).Stringer(f.name+"_proof", f.fact.Proof)
+		}
+	}
+	e = e.Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
+	if d.Refusal != nil {
+		e.Str("decision", "refused").Str("refused_by", d.Refusal.By()).Msg("message")
+		return
+	}
+	e.Str("decision", "accepted").Msg("message")
+}
+
+// usage tells a user what he has sent, and nobody else.
+func (s *Server) usage(peer *origin.Peer) *wire.Reply {
+	d := s.database.Load()
+	if d == nil {
+		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: s.unreached()}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config().DecisionTimeout))
+	defer cancel()
+	list, err := d.store.UsageOfUser(ctx, s.finder.Owner(peer.UID))
+	if err != nil {
+		s.log().Error().Err(err).Uint32("uid", peer.UID).Msg("no usage")
+		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: "mailquotad has no database"}
+	}
+	if list == nil {
+		list = []quota.ObjectUsage{} // [] and not null
+	}
+	return s.body(list)
+}
+
+// Status is the body of a reply to wire.OpStatus. Only root and the daemon's own
+// user see more than the first two.
+type Status struct {
+	Version  string `json:"version"`
+	Database string `json:"database"` // "ok", or what is wrong
+
+	Host        string    `json:"host,omitempty"`
+	Started     time.Time `json:"started,omitzero"`
+	Schema      int       `json:"schema,omitempty"`
+	Calls       int       `json:"calls,omitempty"`       // worked on now
+	Waiting     int       `json:"waiting,omitempty"`     // messages in the queue
+	Accepted    int64     `json:"accepted,omitempty"`    // since the start; the others alike
+	Refused     int64     `json:"refused,omitempty"`     //
+	Unavailable int64     `json:"unavailable,omitempty"` // no decision possible
+	Rejected    int64     `json:"rejected,omitempty"`    // no valid request
+}
+
+func (s *Server) status(peer *origin.Peer) *wire.Reply {
+	state, schema := s.databaseState(context.Background())
+	status := Status{Version: s.version, Database: state}
+	if peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
+		if state != "ok" { // an error may name hosts and roles
+			status.Database = "not reached"
+		}
+		return s.body(status)
+	}
+	status.Host, status.Started, status.Schema = s.config().Host, s.started.UTC(), schema
+	status.Calls = len(s.slots)
+	if d := s.database.Load(); d != nil {
+		status.Waiting = d.queue.Len()
+	}
+	status.Accepted, status.Refused = s.counts.accepted.Load(), s.counts.refused.Load()
+	status.Unavailable, status.Rejected = s.counts.unavailable.Load(), s.counts.rejected.Load()
+	return s.body(status)
+}
+
+func (s *Server) body(v any) *wire.Reply {
+	body, err := json.Marshal(v)
+	if err != nil {
+		s.log().Error().Err(err).Msg("cannot answer")
+		return &wire.Reply{Verdict: wire.VerdictError, Text: "fault in mailquotad: see its log"}
+	}
+	return &wire.Reply{Verdict: wire.VerdictAccept, Body: body}
+}
+
+// maxText bounds the line that a caller gets, in bytes.
+const maxText = 500
+
+// printable makes one line of a text with a stranger's bytes in it.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + " …"
+	}
+	return text
+}
