@@ -31,10 +31,6 @@ func openDatabase(ctx context.Context, c *config.Daemon) (*database, error) {
 		return nil, err
 	}
 	store := quota.NewStore(pool, c.Host, c.FirstUserUID)
-	if err := store.Maintain(ctx, c.RetentionDays); err != nil {
-		pool.Close()
-		return nil, err
-	}
 	return &database{pool: pool, store: store, queue: quota.NewQueue(store, maxBatch)}, nil
 }
 
@@ -79,13 +75,15 @@ func (s *Server) keepDatabase(ctx context.Context, tried chan<- struct{}) {
 	hourly := time.NewTicker(time.Hour)
 	defer hourly.Stop()
 	for {
+		// To drop an old partition can fail beside a long report; there is
+		// another hour.
+		if err := s.database.Load().store.Maintain(ctx, s.config().RetentionDays); err != nil && ctx.Err() == nil {
+			s.log().Warn().Err(err).Msg("partitions of the messages are not in order yet")
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-hourly.C:
-			if err := s.database.Load().store.Maintain(ctx, s.config().RetentionDays); err != nil && ctx.Err() == nil {
-				s.log().Error().Err(err).Msg("partitions of the messages are not in order")
-			}
 		}
 	}
 }

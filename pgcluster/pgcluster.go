@@ -8,23 +8,18 @@
 package pgcluster
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Names that the service uses in its own cluster, and asks for in any other.
@@ -82,17 +77,27 @@ func majorOf(binDir string) int {
 	return n
 }
 
-// Exists tells whether Init has been here.
-func (c *Cluster) Exists() bool {
-	_, err := os.Stat(filepath.Join(c.DataDir, "PG_VERSION"))
+// settingsFile is what Init writes last, so that it tells a cluster of ours
+// that is complete from another, and from one whose making was interrupted.
+const settingsFile = "mailquota.conf"
+
+// Exists tells whether Init has been here, and to the end.
+func (c *Cluster) Exists() bool { return c.has("PG_VERSION") && c.has(settingsFile) }
+
+func (c *Cluster) has(name string) bool {
+	_, err := os.Stat(filepath.Join(c.DataDir, name))
 	return err == nil
 }
 
-// Init makes the cluster, with checksums, durable, in UTF-8, in the C locale.
-// It does nothing where there is one.
+// Init makes the cluster: with checksums, in UTF-8, in the C locale, durable as
+// PostgreSQL is unless Settings say otherwise. It does nothing where there is
+// one, and touches no other's.
 func (c *Cluster) Init(ctx context.Context) error {
 	if c.Exists() {
 		return nil
+	}
+	if c.has("PG_VERSION") {
+		return fmt.Errorf("%s holds a database cluster that was not made here, or not to the end: move it away", c.DataDir)
 	}
 	bin, err := Find()
 	if err != nil {
@@ -107,26 +112,29 @@ func (c *Cluster) Init(ctx context.Context) error {
 	}
 	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "--pgdata="+c.DataDir, "--encoding=UTF8", "--locale=C",
 		"--data-checksums", "--username=postgres", "--auth=peer", "--no-instructions")
+	if c.Settings["fsync"] == "off" {
+		initdb.Args = append(initdb.Args, "--no-sync")
+	}
 	initdb.Dir = "/"
 	initdb.SysProcAttr = id.attributes()
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb %s: %w\n%s", c.DataDir, err, out)
 	}
-	for _, f := range []struct{ name, text string }{
-		{"pg_hba.conf", "# Written by mailctl database init.\n# TYPE DATABASE USER METHOD\nlocal all all peer map=mailquota\n"},
-		{"pg_ident.conf", c.identMap()},
-		{"mailquota.conf", c.settings()},
+	for _, f := range []struct {
+		name string
+		flag int
+		text string
+	}{
+		{"pg_hba.conf", os.O_TRUNC, "# Written by mailctl database init.\n# TYPE DATABASE USER METHOD\nlocal all all peer map=mailquota\n"},
+		{"pg_ident.conf", os.O_TRUNC, c.identMap()},
+		{"postgresql.conf", os.O_APPEND, "\n# Written by mailctl database init; put changes after it.\ninclude '" + settingsFile + "'\n"},
+		{settingsFile, os.O_EXCL, c.settings()},
 	} {
-		if err := writeAs(filepath.Join(c.DataDir, f.name), f.text, id); err != nil {
-			return err
+		if err := writeAs(filepath.Join(c.DataDir, f.name), f.flag, f.text, id); err != nil {
+			return fmt.Errorf("configure the database cluster: %w", err)
 		}
 	}
-	conf, err := os.OpenFile(filepath.Join(c.DataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = conf.WriteString("\n# Written by mailctl database init; put changes after it.\ninclude 'mailquota.conf'\n")
-	return errors.Join(err, conf.Close())
+	return nil
 }
 
 func (c *Cluster) identMap() string {
@@ -186,144 +194,6 @@ func (c *Cluster) programs() (string, error) {
 	return "", fmt.Errorf("the database in %s is of PostgreSQL %s, whose programs are not installed: type apt-get install postgresql-%s", c.DataDir, major, major)
 }
 
-// Serve becomes postgres: it does not return unless it fails. It must run as
-// c.User.
-func (c *Cluster) Serve() error {
-	bin, err := c.programs()
-	if err != nil {
-		return err
-	}
-	if os.Geteuid() == 0 {
-		return fmt.Errorf("postgres refuses to run as root: type systemctl start mailquota-postgresql, or runuser -u %s -- mailctl database serve", c.User)
-	}
-	path := filepath.Join(bin, "postgres")
-	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, []string{"postgres", "-D", c.DataDir}, os.Environ()))
-}
-
-// Server is a postgres that runs as a child.
-type Server struct {
-	process *os.Process
-	done    chan error
-}
-
-// Start runs postgres as a child until Stop, or until this process dies. It
-// returns when connections are taken.
-func (c *Cluster) Start(ctx context.Context) (*Server, error) {
-	bin, err := c.programs()
-	if err != nil {
-		return nil, err
-	}
-	id, err := c.identity()
-	if err != nil {
-		return nil, err
-	}
-	if err := makeDir(c.SocketDir, id, 0o750); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", c.DataDir)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = id.attributes()
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{done: make(chan error, 1)}
-	started := make(chan error, 1)
-	go func() {
-		// The signal of a parent's death comes when the thread that forked
-		// ends (prctl(2), PR_SET_PDEATHSIG); so keep that thread.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_, err = cmd.Process.Wait()
-		}
-		s.done <- err
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start postgres: %w", err)
-	}
-	s.process = cmd.Process
-	if err := awaitReady(ctx, stderr); err != nil {
-		s.process.Kill()
-		<-s.done
-		return nil, fmt.Errorf("start postgres in %s: %w", c.DataDir, err)
-	}
-	return s, nil
-}
-
-// awaitReady reads postgres's log until it says that it takes connections, and
-// goes on reading it, so that postgres never waits for a full pipe.
-func awaitReady(ctx context.Context, log io.Reader) error {
-	ready := make(chan error, 1)
-	go func() {
-		var said []string
-		lines := bufio.NewScanner(log)
-		for lines.Scan() {
-			if strings.Contains(lines.Text(), "ready to accept connections") {
-				ready <- nil
-				io.Copy(io.Discard, log)
-				return
-			}
-			said = append(said, lines.Text())
-		}
-		ready <- errors.New("postgres ended: " + strings.Join(said[max(0, len(said)-10):], "; "))
-	}()
-	select {
-	case err := <-ready:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Stop ends postgres (its fast shutdown) and waits for its end.
-func (s *Server) Stop() error {
-	if err := s.process.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return <-s.done
-}
-
-// CreateDatabase makes roles and database on a server to which superuser
-// connects; what is there already stays.
-func CreateDatabase(ctx context.Context, superuser string) error {
-	conn, err := pgx.Connect(ctx, superuser)
-	if err != nil {
-		return fmt.Errorf("connect as superuser: %w", err)
-	}
-	defer conn.Close(ctx)
-	for _, role := range []string{OwnerRole, DaemonRole} {
-		if err := createOnce(ctx, conn, `SELECT count(*) FROM pg_roles WHERE rolname = $1`, role, `CREATE ROLE `+role+` LOGIN`); err != nil {
-			return err
-		}
-	}
-	err = createOnce(ctx, conn, `SELECT count(*) FROM pg_database WHERE datname = $1`, Database, `CREATE DATABASE `+Database+` OWNER `+OwnerRole)
-	if err != nil {
-		return err
-	}
-	_, err = conn.Exec(ctx, `REVOKE ALL ON DATABASE `+Database+` FROM PUBLIC; GRANT CONNECT ON DATABASE `+Database+` TO `+DaemonRole)
-	if err != nil {
-		return fmt.Errorf("set rights on database: %w", err)
-	}
-	return nil
-}
-
-func createOnce(ctx context.Context, conn *pgx.Conn, question, name, statement string) error {
-	var n int
-	if err := conn.QueryRow(ctx, question, name).Scan(&n); err != nil {
-		return fmt.Errorf("look for %s: %w", name, err)
-	}
-	if n > 0 {
-		return nil
-	}
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		return fmt.Errorf("%s: %w", strings.ToLower(statement), err)
-	}
-	return nil
-}
-
 // identity is an operating system user to run as.
 type identity struct {
 	uid, gid uint32
@@ -367,10 +237,18 @@ func makeDir(path string, id identity, mode os.FileMode) error {
 	return err
 }
 
-func writeAs(path, text string, id identity) error {
-	err := os.WriteFile(path, []byte(text), 0o600)
-	if err == nil && id.drop {
-		err = os.Lchown(path, int(id.uid), int(id.gid))
+// writeAs writes a file of id's and waits until it is on the disk.
+func writeAs(path string, flag int, text string, id identity) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|flag, 0o600)
+	if err != nil {
+		return err
 	}
-	return err
+	_, err = f.WriteString(text)
+	if err == nil && id.drop {
+		err = f.Chown(int(id.uid), int(id.gid))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }

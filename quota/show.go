@@ -57,15 +57,38 @@ UNION ALL SELECT d.id, d.name FROM domain d JOIN u ON d.subscription_id = u.subs
 	if err != nil {
 		return nil, fmt.Errorf("find objects of uid %d: %w", uid, err)
 	}
-	targets, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t target, err error) {
-		err = row.Scan(&t.id, &t.object.Name)
-		t.object.Class = t.id.Class()
-		return t, err
-	})
+	targets, err := pgx.CollectRows(rows, scanTarget)
 	if err != nil {
 		return nil, fmt.Errorf("find objects of uid %d: %w", uid, err)
 	}
 	return s.usage(ctx, targets)
+}
+
+// UsageOfAll returns limits and usage of every object that was ever charged,
+// the server first. A user of another host is written NAME@HOST.
+func (s *Store) UsageOfAll(ctx context.Context) ([]ObjectUsage, error) {
+	rows, err := s.pool.Query(ctx, `SELECT o.id, o.name FROM usage JOIN (
+       SELECT id, '' AS name FROM server
+       UNION ALL SELECT id, name FROM subscription WHERE removed_at IS NULL
+       UNION ALL SELECT id, name FROM domain WHERE removed_at IS NULL
+       UNION ALL SELECT id, address FROM mailbox WHERE removed_at IS NULL
+       UNION ALL SELECT u.id, CASE WHEN h.name = $1 THEN u.name ELSE u.name || '@' || h.name END
+         FROM system_user u JOIN host h ON h.id = u.host_id WHERE u.removed_at IS NULL) o ON o.id = usage.id
+ WHERE usage.state <> '' ORDER BY o.id >> 40 DESC, o.name`, s.host)
+	if err != nil {
+		return nil, fmt.Errorf("list what was charged: %w", err)
+	}
+	targets, err := pgx.CollectRows(rows, scanTarget)
+	if err != nil {
+		return nil, fmt.Errorf("list what was charged: %w", err)
+	}
+	return s.usage(ctx, targets)
+}
+
+func scanTarget(row pgx.CollectableRow) (t target, err error) {
+	err = row.Scan(&t.id, &t.object.Name)
+	t.object.Class = t.id.Class()
+	return t, err
 }
 
 // planSQL gives the plan whose defaults apply to each of a list of objects.

@@ -192,22 +192,30 @@ COMMENT ON COLUMN audit.action IS 'the mailctl command, such as limit set';
 COMMENT ON COLUMN audit.object IS 'as written on the command line, such as subscription:alice';
 
 -- Partitions. The daemon may write rows, but not change the schema, so what it
--- needs for its partitions are two functions that run as the owner.
+-- needs for its partitions are two functions that run as the owner. They find
+-- names in public only, where nobody else may make any: pg_temp, which would
+-- come first if it were not named, comes last.
+--
+-- A new partition is attached, since CREATE TABLE … PARTITION OF would wait for
+-- all that read messages, and all that write them for it.
 
 CREATE FUNCTION make_partitions(first date, days integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
   day  date;
+  part text;
   made integer := 0;
 BEGIN
-  IF days NOT BETWEEN 1 AND 400 THEN
+  IF first IS NULL OR days IS NULL OR days NOT BETWEEN 1 AND 400 THEN
     RAISE EXCEPTION 'make_partitions: days must be 1 to 400, not %', days;
   END IF;
   PERFORM pg_advisory_xact_lock(7305419260000002);
   FOR day IN SELECT first + n FROM generate_series(0, days - 1) n LOOP
-    IF to_regclass('messages_' || to_char(day, 'YYYYMMDD')) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I PARTITION OF messages FOR VALUES FROM (%L) TO (%L)',
-        'messages_' || to_char(day, 'YYYYMMDD'), day || ' 00:00:00+00', day + 1 || ' 00:00:00+00');
+    part := 'messages_' || to_char(day, 'YYYYMMDD');
+    IF to_regclass('public.' || part) IS NULL THEN
+      EXECUTE format('CREATE TABLE %I (LIKE messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', part);
+      EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', part,
+        to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
       made := made + 1;
     END IF;
   END LOOP;
@@ -215,18 +223,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION make_partitions IS 'makes the missing day partitions of messages; returns how many';
 
+-- To drop one needs a moment without any reader of messages; mail waits behind
+-- the one who waits for it, so not for long: it fails, and is tried another time.
 CREATE FUNCTION drop_partitions(before date) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
   part    text;
   dropped integer := 0;
 BEGIN
-  IF before > (now() AT TIME ZONE 'UTC')::date - 2 THEN
+  IF before IS NULL OR before > (now() AT TIME ZONE 'UTC')::date - 2 THEN
     RAISE EXCEPTION 'drop_partitions: the last two days are needed to prove the counters, so not %', before;
   END IF;
   FOR part IN
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'messages'::regclass AND c.relname < 'messages_' || to_char(before, 'YYYYMMDD')
+     WHERE i.inhparent = 'messages'::regclass
+       AND c.relname ~ '^messages_[0-9]{8}$' AND c.relname < 'messages_' || to_char(before, 'YYYYMMDD')
      ORDER BY c.relname
   LOOP
     EXECUTE format('DROP TABLE %I', part);

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -58,9 +57,9 @@ func migrations(dir fs.FS) ([]migration, error) {
 	var list []migration
 	for i, p := range paths {
 		number, name, _ := strings.Cut(strings.TrimSuffix(path.Base(p), ".sql"), "_")
-		version, err := strconv.Atoi(number)
-		if err != nil || name == "" || version != i+1 {
-			return nil, fmt.Errorf("%s: file %d must be called %03d_verb_noun.sql", p, i+1, i+1)
+		version := i + 1
+		if number != fmt.Sprintf("%03d", version) || name == "" {
+			return nil, fmt.Errorf("%s: file %d must be called %03d_verb_noun.sql", p, version, version)
 		}
 		sql, err := fs.ReadFile(dir, p)
 		if err != nil {
@@ -105,11 +104,15 @@ func Version(ctx context.Context, db querier) (version int, err error) {
 // all is done. The connection must be the owner's. The error is a *VersionError
 // for a schema of a newer program.
 func Migrate(ctx context.Context, conn *pgx.Conn) (from, to int, err error) {
-	list, err := migrations(files)
+	return migrate(ctx, conn, files)
+}
+
+func migrate(ctx context.Context, conn *pgx.Conn, dir fs.FS) (from, to int, err error) {
+	list, err := migrations(dir)
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := checkRole(ctx, conn); err != nil {
+	if err := checkRoles(ctx, conn); err != nil {
 		return 0, 0, err
 	}
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrateLock)); err != nil {
@@ -153,13 +156,24 @@ func (m migration) run(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func checkRole(ctx context.Context, conn *pgx.Conn) error {
-	var n int
-	if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_roles WHERE rolname = 'mailquotad'`).Scan(&n); err != nil {
+// checkRoles fails where the database is not set up for the two roles. What a
+// superuser makes would run as the superuser (the functions of the schema are
+// SECURITY DEFINER), and a role that may make tables in public could put some
+// in the way of those that the owner's functions mean.
+func checkRoles(ctx context.Context, conn *pgx.Conn) error {
+	var exists, creates, super bool
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'mailquotad'),
+		coalesce((SELECT has_schema_privilege(oid, 'public', 'CREATE') FROM pg_roles WHERE rolname = 'mailquotad'), false),
+		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&exists, &creates, &super)
+	switch {
+	case err != nil:
 		return fmt.Errorf("look for role mailquotad: %w", err)
-	}
-	if n == 0 {
+	case !exists:
 		return errors.New("role mailquotad is missing, as which the daemon connects: let an administrator of the database type CREATE ROLE mailquotad LOGIN")
+	case super:
+		return fmt.Errorf("role %s is a superuser, who must not own the schema: name the owner of the database as database-owner in mailquotad.conf", conn.Config().User)
+	case creates:
+		return fmt.Errorf("role mailquotad may make tables in schema public (everybody may, before PostgreSQL 15): let an administrator of the database type REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON SCHEMA public TO %s", conn.Config().User)
 	}
 	return nil
 }

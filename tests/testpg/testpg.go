@@ -1,6 +1,7 @@
 // Package testpg gives each test a PostgreSQL database of its own: a real
-// server, started once a test program, with a template that has the schema and
-// is cloned in milliseconds.
+// server, started once a test program on first use, with a template that has the
+// schema and is cloned for each test. The server ends with the program, also if
+// that is killed; it does not survive a crash of the machine, as fsync is off.
 package testpg
 
 import (
@@ -33,7 +34,8 @@ func Main(m *testing.M) {
 // owner. The database goes with the test.
 func New(t testing.TB) string { return NewAs(t, pgcluster.OwnerRole) }
 
-// NewAs is New as another role: "mailquotad", or "postgres", the superuser.
+// NewAs is New as another role: "mailquotad", or "postgres", the superuser. As
+// gives the string for a second role.
 func NewAs(t testing.TB, role string) string {
 	t.Helper()
 	s := shared.start(t)
@@ -59,15 +61,19 @@ func Empty(t testing.TB) string {
 	t.Helper()
 	s := shared.start(t)
 	name := fmt.Sprintf("empty%d", s.count.Add(1))
-	s.exec(t, `CREATE DATABASE `+name+` TEMPLATE template0 OWNER `+pgcluster.OwnerRole)
+	s.exec(t, `CREATE DATABASE `+name+` TEMPLATE `+emptyTemplate+` OWNER `+pgcluster.OwnerRole)
 	t.Cleanup(func() { s.exec(t, `DROP DATABASE `+name+` WITH (FORCE)`) })
 	return s.connString(pgcluster.OwnerRole, name)
 }
+
+// emptyTemplate is the database as it is before the first migration.
+const emptyTemplate = "empty"
 
 type server struct {
 	once    sync.Once
 	mu      sync.Mutex // CREATE DATABASE wants its template to itself
 	dir     string
+	lock    *os.File // of dir, held until this process ends
 	cluster *pgcluster.Cluster
 	running *pgcluster.Server
 	count   atomic.Int64
@@ -90,11 +96,7 @@ func (s *server) boot() (err error) {
 	if err != nil {
 		return err
 	}
-	// Not below t.TempDir: a socket's path has room for 107 bytes.
-	if s.dir, err = os.MkdirTemp("", "pg"); err != nil {
-		return err
-	}
-	if err := os.Chmod(s.dir, 0o711); err != nil { // the user postgres passes through
+	if s.dir, s.lock, err = claimDir(); err != nil {
 		return err
 	}
 	s.cluster = &pgcluster.Cluster{
@@ -113,6 +115,9 @@ func (s *server) boot() (err error) {
 	if err := pgcluster.CreateDatabase(ctx, s.connString("postgres", "postgres")); err != nil {
 		return err
 	}
+	if err := s.run(ctx, `CREATE DATABASE `+emptyTemplate+` TEMPLATE `+pgcluster.Database); err != nil {
+		return err
+	}
 	conn, err := pgx.Connect(ctx, s.connString(pgcluster.OwnerRole, pgcluster.Database))
 	if err != nil {
 		return err
@@ -128,22 +133,29 @@ func (s *server) connString(role, database string) string {
 
 func (s *server) exec(t testing.TB, sql string) {
 	t.Helper()
+	if err := s.run(context.Background(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a statement as superuser.
+func (s *server) run(ctx context.Context, sql string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.connString("postgres", "postgres"))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
+		return fmt.Errorf("%s: %w", sql, err)
 	}
+	return nil
 }
 
 func (s *server) stop() {
 	if s.running != nil {
-		if err := s.running.Stop(); err != nil {
+		if err := s.running.Abort(); err != nil {
 			fmt.Fprintln(os.Stderr, "stop PostgreSQL:", err)
 		}
 	}

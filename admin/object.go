@@ -1,0 +1,402 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"sendmail-wrapper/quota"
+)
+
+// Plan is a service plan.
+type Plan struct {
+	Name          string `json:"plan"`
+	Exempt        bool   `json:"exempt"`
+	Subscriptions int64  `json:"subscriptions"`
+}
+
+// Subscription is what a customer has.
+type Subscription struct {
+	Name    string `json:"subscription"`
+	Plan    string `json:"plan"`
+	Users   int64  `json:"users"`
+	Domains int64  `json:"domains"`
+}
+
+// Domain belongs to a subscription.
+type Domain struct {
+	Name         string  `json:"domain"`
+	Subscription string  `json:"subscription"`
+	DocumentRoot *string `json:"document_root"`
+	Mailboxes    int64   `json:"mailboxes"`
+}
+
+// Mailbox belongs to the domain of its address.
+type Mailbox struct {
+	Address      string `json:"mailbox"`
+	Domain       string `json:"domain"`
+	Subscription string `json:"subscription"`
+}
+
+// User is a system user of a host.
+type User struct {
+	Name         string `json:"user"`
+	Host         string `json:"host"`
+	UID          int64  `json:"uid"`
+	Subscription string `json:"subscription"`
+	Plan         string `json:"plan"`
+}
+
+// Plans lists the plans, or the one of a name.
+func (a *Admin) Plans(ctx context.Context, name string) ([]Plan, error) {
+	return list[Plan](ctx, a, quota.Object{Class: quota.Plan, Name: name}, `SELECT p.name, p.exempt,
+  (SELECT count(*) FROM subscription s WHERE s.plan_id = p.id AND s.removed_at IS NULL)
+  FROM plan p WHERE p.removed_at IS NULL AND ($1 = '' OR p.name = $1) ORDER BY p.name`)
+}
+
+// Subscriptions lists the subscriptions, or the one of a name.
+func (a *Admin) Subscriptions(ctx context.Context, name string) ([]Subscription, error) {
+	return list[Subscription](ctx, a, quota.Object{Class: quota.Subscription, Name: name}, `SELECT s.name, p.name,
+  (SELECT count(*) FROM system_user u WHERE u.subscription_id = s.id AND u.removed_at IS NULL),
+  (SELECT count(*) FROM domain d WHERE d.subscription_id = s.id AND d.removed_at IS NULL)
+  FROM subscription s JOIN plan p ON p.id = s.plan_id WHERE s.removed_at IS NULL AND ($1 = '' OR s.name = $1) ORDER BY s.name`)
+}
+
+// Domains lists the domains, or the one of a name.
+func (a *Admin) Domains(ctx context.Context, name string) ([]Domain, error) {
+	return list[Domain](ctx, a, quota.Object{Class: quota.Domain, Name: strings.ToLower(name)}, `SELECT d.name, s.name, d.document_root,
+  (SELECT count(*) FROM mailbox m WHERE m.domain_id = d.id AND m.removed_at IS NULL)
+  FROM domain d JOIN subscription s ON s.id = d.subscription_id WHERE d.removed_at IS NULL AND ($1 = '' OR d.name = $1) ORDER BY d.name`)
+}
+
+// Mailboxes lists the mailboxes, or the one of an address.
+func (a *Admin) Mailboxes(ctx context.Context, address string) ([]Mailbox, error) {
+	return list[Mailbox](ctx, a, quota.Object{Class: quota.Mailbox, Name: strings.ToLower(address)}, `SELECT m.address, d.name, s.name
+  FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN subscription s ON s.id = d.subscription_id
+ WHERE m.removed_at IS NULL AND ($1 = '' OR m.address = $1) ORDER BY d.name, m.address`)
+}
+
+// Users lists the system users of all hosts, or those of a name, or the one of
+// NAME@HOST.
+func (a *Admin) Users(ctx context.Context, name string) ([]User, error) {
+	return list[User](ctx, a, quota.Object{Class: quota.User, Name: name}, `SELECT u.name, h.name, u.uid, s.name, p.name
+  FROM system_user u JOIN host h ON h.id = u.host_id JOIN subscription s ON s.id = u.subscription_id JOIN plan p ON p.id = s.plan_id
+ WHERE u.removed_at IS NULL AND ($1 = '' OR u.name = $1 OR u.name || '@' || h.name = $1) ORDER BY h.name, u.name, u.uid`)
+}
+
+// list reads objects; of a name that is given there must be one.
+func list[T any](ctx context.Context, a *Admin, o quota.Object, sql string) ([]T, error) {
+	rows, err := a.pool.Query(ctx, sql, o.Name)
+	if err != nil {
+		return nil, fmt.Errorf("list %ss: %w", o.Class, err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+	if err != nil {
+		return nil, fmt.Errorf("list %ss: %w", o.Class, err)
+	}
+	if o.Name != "" && len(found) == 0 {
+		return nil, &Error{fmt.Sprintf("there is no %s", named(o)), fmt.Sprintf("mailctl %s list", o.Class)}
+	}
+	return found, nil
+}
+
+// AddPlan makes a plan. Mail of an exempt one is counted and never refused.
+func (a *Admin) AddPlan(ctx context.Context, name string, exempt bool) error {
+	o := quota.Object{Class: quota.Plan, Name: name}
+	if err := checkName(o); err != nil {
+		return err
+	}
+	return a.change(ctx, "plan add", o, func(tx pgx.Tx) (string, string, error) {
+		_, err := tx.Exec(ctx, `INSERT INTO plan (name, exempt) VALUES ($1, $2)`, name, exempt)
+		return "", exemption(exempt), err
+	})
+}
+
+func exemption(exempt bool) string {
+	if exempt {
+		return "exempt"
+	}
+	return "not exempt"
+}
+
+// SetPlan changes what is not nil.
+func (a *Admin) SetPlan(ctx context.Context, name string, newName *string, exempt *bool) error {
+	o := quota.Object{Class: quota.Plan, Name: name}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	if newName != nil {
+		if err := a.rename(ctx, o, id, *newName); err != nil {
+			return err
+		}
+		o.Name = *newName
+	}
+	if exempt == nil {
+		return nil
+	}
+	return a.change(ctx, "plan set", o, func(tx pgx.Tx) (string, string, error) {
+		var was bool
+		err := tx.QueryRow(ctx, `SELECT exempt FROM plan WHERE id = $1 FOR UPDATE`, id).Scan(&was)
+		if err == nil {
+			_, err = tx.Exec(ctx, `UPDATE plan SET exempt = $2 WHERE id = $1`, id, *exempt)
+		}
+		return exemption(was), exemption(*exempt), err
+	})
+}
+
+// tables and name columns of the classes.
+var (
+	tableOf  = map[quota.Class]string{quota.Plan: "plan", quota.Subscription: "subscription", quota.Domain: "domain", quota.Mailbox: "mailbox", quota.User: "system_user"}
+	columnOf = map[quota.Class]string{quota.Plan: "name", quota.Subscription: "name", quota.Domain: "name", quota.Mailbox: "address"}
+)
+
+// rename gives an object another name; its limits, usage and messages stay.
+func (a *Admin) rename(ctx context.Context, o quota.Object, id quota.ID, to string) error {
+	target := quota.Object{Class: o.Class, Name: to}
+	if err := checkName(target); err != nil {
+		return err
+	}
+	if isBuiltIn(o) {
+		return &Error{fmt.Sprintf("%s cannot be renamed: new system users come under it", named(o)), ""}
+	}
+	err := a.change(ctx, o.Class.String()+" set", o, func(tx pgx.Tx) (string, string, error) {
+		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE id = $1`, tableOf[o.Class], columnOf[o.Class]), id, to)
+		return o.Name, to, err
+	})
+	var e *Error
+	if errors.As(err, &e) { // the name that exists is the new one
+		return &Error{fmt.Sprintf("%s exists already", named(target)), fmt.Sprintf("mailctl %s show %s", o.Class, to)}
+	}
+	return err
+}
+
+func isBuiltIn(o quota.Object) bool {
+	return o.Class == quota.Plan && (o.Name == quota.DefaultPlan || o.Name == quota.SystemPlan)
+}
+
+// AddSubscription makes a subscription under a plan.
+func (a *Admin) AddSubscription(ctx context.Context, name, plan string) error {
+	o := quota.Object{Class: quota.Subscription, Name: name}
+	if err := checkName(o); err != nil {
+		return err
+	}
+	planID, err := a.find(ctx, quota.Object{Class: quota.Plan, Name: plan})
+	if err != nil {
+		return err
+	}
+	return a.change(ctx, "subscription add", o, func(tx pgx.Tx) (string, string, error) {
+		_, err := tx.Exec(ctx, `INSERT INTO subscription (plan_id, name) VALUES ($1, $2)`, planID, name)
+		return "", "plan " + plan, err
+	})
+}
+
+// SetSubscription changes what is not nil.
+func (a *Admin) SetSubscription(ctx context.Context, name string, newName, plan *string) error {
+	o := quota.Object{Class: quota.Subscription, Name: name}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	if plan != nil {
+		if err := a.move(ctx, o, id, quota.Object{Class: quota.Plan, Name: *plan}); err != nil {
+			return err
+		}
+	}
+	if newName != nil {
+		return a.rename(ctx, o, id, *newName)
+	}
+	return nil
+}
+
+// move puts an object under another parent: a subscription under a plan, a
+// domain or a user under a subscription.
+func (a *Admin) move(ctx context.Context, o quota.Object, id quota.ID, parent quota.Object) error {
+	parentID, err := a.find(ctx, parent)
+	if err != nil {
+		return err
+	}
+	table, column, parentTable := tableOf[o.Class], parent.Class.String()+"_id", tableOf[parent.Class]
+	return a.change(ctx, o.Class.String()+" set", o, func(tx pgx.Tx) (string, string, error) {
+		var was string
+		err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT p.name FROM %s o JOIN %s p ON p.id = o.%s WHERE o.id = $1 FOR UPDATE OF o`, table, parentTable, column), id).Scan(&was)
+		if err == nil {
+			_, err = tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE id = $1`, table, column), id, parentID)
+		}
+		return parent.Class.String() + " " + was, parent.Class.String() + " " + parent.Name, err
+	})
+}
+
+// AddDomain makes a domain of a subscription. documentRoot, where not empty, is
+// the directory whose scripts send its mail.
+func (a *Admin) AddDomain(ctx context.Context, name, subscription, documentRoot string) error {
+	o := quota.Object{Class: quota.Domain, Name: strings.ToLower(name)}
+	if err := checkName(o); err != nil {
+		return err
+	}
+	if err := checkDocumentRoot(documentRoot); err != nil {
+		return err
+	}
+	owner, err := a.find(ctx, quota.Object{Class: quota.Subscription, Name: subscription})
+	if err != nil {
+		return err
+	}
+	return a.change(ctx, "domain add", o, func(tx pgx.Tx) (string, string, error) {
+		_, err := tx.Exec(ctx, `INSERT INTO domain (subscription_id, name, document_root) VALUES ($1, $2, nullif($3, ''))`, owner, o.Name, documentRoot)
+		return "", "subscription " + subscription, err
+	})
+}
+
+func checkDocumentRoot(path string) error {
+	if path != "" && !strings.HasPrefix(path, "/") {
+		return &Error{fmt.Sprintf("document root %q is no absolute path", path), ""}
+	}
+	return nil
+}
+
+// SetDomain changes what is not nil; an empty documentRoot takes it away.
+func (a *Admin) SetDomain(ctx context.Context, name string, newName, subscription, documentRoot *string) error {
+	o := quota.Object{Class: quota.Domain, Name: strings.ToLower(name)}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	if subscription != nil {
+		if err := a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: *subscription}); err != nil {
+			return err
+		}
+	}
+	if documentRoot != nil {
+		if err := checkDocumentRoot(*documentRoot); err != nil {
+			return err
+		}
+		err := a.change(ctx, "domain set", o, func(tx pgx.Tx) (string, string, error) {
+			var was *string
+			err := tx.QueryRow(ctx, `SELECT document_root FROM domain WHERE id = $1 FOR UPDATE`, id).Scan(&was)
+			if err == nil {
+				_, err = tx.Exec(ctx, `UPDATE domain SET document_root = nullif($2, '') WHERE id = $1`, id, *documentRoot)
+			}
+			if was == nil {
+				was = new(string)
+			}
+			return "document root " + *was, "document root " + *documentRoot, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if newName != nil {
+		return a.rename(ctx, o, id, strings.ToLower(*newName))
+	}
+	return nil
+}
+
+// AddMailbox makes a mailbox of the domain of its address, which must be there.
+func (a *Admin) AddMailbox(ctx context.Context, address string) error {
+	o := quota.Object{Class: quota.Mailbox, Name: strings.ToLower(address)}
+	if err := checkName(o); err != nil {
+		return err
+	}
+	_, domain, _ := strings.Cut(o.Name, "@")
+	domainID, err := a.find(ctx, quota.Object{Class: quota.Domain, Name: domain})
+	if err != nil {
+		return err
+	}
+	return a.change(ctx, "mailbox add", o, func(tx pgx.Tx) (string, string, error) {
+		_, err := tx.Exec(ctx, `INSERT INTO mailbox (domain_id, address) VALUES ($1, $2)`, domainID, o.Name)
+		return "", "domain " + domain, err
+	})
+}
+
+// SetMailbox gives a mailbox another local part.
+func (a *Admin) SetMailbox(ctx context.Context, address, newAddress string) error {
+	o := quota.Object{Class: quota.Mailbox, Name: strings.ToLower(address)}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	_, was, _ := strings.Cut(o.Name, "@")
+	if _, is, _ := strings.Cut(strings.ToLower(newAddress), "@"); is != was {
+		return &Error{fmt.Sprintf("mailbox %s belongs to domain %s, and so must its new name", o.Name, was), "mailctl mailbox add " + newAddress}
+	}
+	return a.rename(ctx, o, id, strings.ToLower(newAddress))
+}
+
+// AddUser makes known a login of this host, under a subscription: by default
+// the one of his own name.
+func (a *Admin) AddUser(ctx context.Context, name, subscription string) error {
+	o := quota.Object{Class: quota.User, Name: name}
+	uid, ok := lookup(name)
+	if !ok {
+		return &Error{fmt.Sprintf("there is no login %s on this host", name), "getent passwd " + name}
+	}
+	if _, err := a.store.Find(ctx, o); err == nil {
+		return &Error{fmt.Sprintf("%s exists already", named(o)), fmt.Sprintf("mailctl user set %s --subscription NAME", name)}
+	}
+	if subscription != "" {
+		if _, err := a.find(ctx, quota.Object{Class: quota.Subscription, Name: subscription}); err != nil {
+			return err
+		}
+	}
+	id, _, _, err := a.store.EnsureUser(ctx, uid, name)
+	if err != nil {
+		return err
+	}
+	if subscription != "" {
+		return a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: subscription})
+	}
+	return a.change(ctx, "user add", o, func(pgx.Tx) (string, string, error) { return "", fmt.Sprintf("uid %d", uid), nil })
+}
+
+// SetUser puts a system user under another subscription.
+func (a *Admin) SetUser(ctx context.Context, name, subscription string) error {
+	o := quota.Object{Class: quota.User, Name: name}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	return a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: subscription})
+}
+
+// children of each class: what must be gone before an object can be removed.
+var children = map[quota.Class][]struct{ class, sql string }{
+	quota.Plan: {{"subscription", `SELECT count(*) FROM subscription WHERE plan_id = $1 AND removed_at IS NULL`}},
+	quota.Subscription: {
+		{"user", `SELECT count(*) FROM system_user WHERE subscription_id = $1 AND removed_at IS NULL`},
+		{"domain", `SELECT count(*) FROM domain WHERE subscription_id = $1 AND removed_at IS NULL`},
+	},
+	quota.Domain: {{"mailbox", `SELECT count(*) FROM mailbox WHERE domain_id = $1 AND removed_at IS NULL`}},
+}
+
+// Remove hides an object. Its message rows keep its name; the name is free. A
+// system user who sends again is registered again.
+func (a *Admin) Remove(ctx context.Context, o quota.Object) error {
+	if isBuiltIn(o) {
+		return &Error{fmt.Sprintf("%s cannot be removed: new system users come under it", named(o)), ""}
+	}
+	id, err := a.find(ctx, o)
+	if err != nil {
+		return err
+	}
+	return a.change(ctx, o.Class.String()+" remove", o, func(tx pgx.Tx) (string, string, error) {
+		// The row first, so that nothing is put under it meanwhile: what refers
+		// to it takes a share lock on it.
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`SELECT FROM %s WHERE id = $1 FOR UPDATE`, tableOf[o.Class]), id); err != nil {
+			return "", "", err
+		}
+		for _, child := range children[o.Class] {
+			var n int64
+			if err := tx.QueryRow(ctx, child.sql, id).Scan(&n); err != nil {
+				return "", "", err
+			}
+			if n > 0 {
+				return "", "", &Error{fmt.Sprintf("%s still has %d of class %s", named(o), n, child.class), fmt.Sprintf("mailctl %s list, then move or remove them", child.class)}
+			}
+		}
+		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET removed_at = now() WHERE id = $1`, tableOf[o.Class]), id)
+		return o.Name, "", err
+	})
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"sendmail-wrapper/admin"
+	"sendmail-wrapper/config"
+	"sendmail-wrapper/quota"
+	"sendmail-wrapper/sqlschema"
+	"sendmail-wrapper/wire"
+)
+
+// Exit statuses; they are part of the interface.
+const (
+	exOK          = 0
+	exWrong       = 1  // something is wrong, or was found wrong
+	exUsage       = 2  // wrong command line
+	exRefused     = 3  // no such object, or a change that cannot be made
+	exUnavailable = 69 // database or mailquotad not reached
+	exNoPerm      = 77 // not permitted
+	exConfig      = 78 // the configuration is wrong
+)
+
+// failure is an error with the exit status and hint that it was born with.
+type failure struct {
+	exit int
+	text string
+	hint string
+}
+
+func (f *failure) Error() string { return f.text }
+
+// app is one call of mailctl.
+type app struct {
+	stdout, stderr io.Writer
+	configPath     string
+	json           bool
+	why            string
+
+	started bool // the command line was right
+	config  *config.Daemon
+	pool    *pgxpool.Pool
+	store   *quota.Store
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr}
+	defer a.close()
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exOK
+	}
+	exit, hint := a.explain(err, command)
+	if text := err.Error(); text != "" { // "": the command has said it all
+		fmt.Fprintf(stderr, "mailctl: error: %s\n", text)
+	}
+	if hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
+	}
+	return exit
+}
+
+// explain gives an error its exit status and what to do next.
+func (a *app) explain(err error, command *cobra.Command) (exit int, hint string) {
+	var own *failure
+	var change *admin.Error
+	var missing *quota.NotFoundError
+	var schema *sqlschema.VersionError
+	var unreachable *wire.UnreachableError
+	var connect *pgconn.ConnectError
+	var pg *pgconn.PgError
+	switch {
+	case !a.started:
+		return exUsage, command.CommandPath() + " --help"
+	case errors.As(err, &own):
+		return own.exit, own.hint
+	case errors.As(err, &change):
+		return exRefused, change.Hint
+	case errors.As(err, &missing):
+		return exRefused, "mailctl " + missing.Object.Class.String() + " list"
+	case errors.As(err, &schema):
+		return exUnavailable, ""
+	case os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28")):
+		return exNoPerm, "only root may do this: sudo " + command.CommandPath()
+	case errors.As(err, &unreachable):
+		return exUnavailable, "systemctl status mailquotad"
+	case errors.As(err, &connect) && a.config.Private():
+		if !privateCluster().Exists() {
+			return exUnavailable, "mailctl database init"
+		}
+		return exUnavailable, "systemctl status mailquota-postgresql"
+	case errors.As(err, &connect):
+		return exUnavailable, "is database in " + a.configPath + " right, and does that server run?"
+	}
+	return exWrong, ""
+}
+
+const long = `mailctl sets limits for outgoing mail, shows usage, and reports who sends.
+
+Objects are written server, plan:NAME, subscription:NAME, domain:NAME, mailbox:ADDRESS, user:NAME.
+Limits are messages/hour, messages/day, recipients/hour, recipients/day, recipients/message.
+
+Exit status: 0 done; 1 something is wrong; 2 wrong command line; 3 no such object, or a change that
+cannot be made; 69 database or mailquotad not reached; 77 not permitted; 78 wrong configuration.`
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "mailctl", Short: "limits and reports of outgoing mail", Long: long, Version: version,
+		Example: "  mailctl usage\n  mailctl limit set plan:default messages/hour 100\n  mailctl report attempts --since 24h",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.started = true
+		},
+		SilenceErrors: true, SilenceUsage: true,
+	}
+	root.PersistentFlags().StringVar(&a.configPath, "config", config.Path, "configuration `file`")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON for programs")
+	for _, class := range a.classes() {
+		root.AddCommand(class)
+	}
+	root.AddCommand(a.limit(), a.usage(), a.report(), a.status(), a.databaseCommands())
+	return root
+}
+
+// group is a command that has others below it.
+func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(commands...)
+	return c
+}
+
+func (a *app) loadConfig() error {
+	if a.config != nil {
+		return nil
+	}
+	c, err := config.Load(a.configPath)
+	if errors.Is(err, fs.ErrPermission) {
+		return &failure{exNoPerm, err.Error(), "only root may do this: use sudo"}
+	}
+	if err != nil {
+		return &failure{exConfig, err.Error(), "man 5 mailquotad.conf"}
+	}
+	a.config = &c
+	return nil
+}
+
+// connect opens the database.
+func (a *app) connect(ctx context.Context) error {
+	if a.pool != nil {
+		return nil
+	}
+	if err := a.loadConfig(); err != nil {
+		return err
+	}
+	pool, err := sqlschema.Open(ctx, a.config.Database)
+	if err != nil {
+		return err
+	}
+	a.pool = pool
+	a.store = quota.NewStore(pool, a.config.Host, a.config.FirstUserUID)
+	return nil
+}
+
+func (a *app) close() {
+	if a.pool != nil {
+		a.pool.Close()
+	}
+}
+
+func (a *app) admin(ctx context.Context) (*admin.Admin, error) {
+	if err := a.connect(ctx); err != nil {
+		return nil, err
+	}
+	return admin.New(a.pool, a.store, a.config.Host, a.why), nil
+}
+
+// object reads an OBJECT of the command line.
+func object(s string) (quota.Object, error) {
+	o, err := quota.ParseObject(s)
+	if err != nil {
+		return o, &failure{exUsage, err.Error(), ""}
+	}
+	return o, nil
+}
+
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// done tells people what was changed.
+func (a *app) done(format string, args ...any) error {
+	if a.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(a.stdout, format+"\n", args...)
+	return err
+}

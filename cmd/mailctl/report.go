@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sendmail-wrapper/report"
+)
+
+// peopleRows is how many rows of messages people see, unless they ask for more.
+const peopleRows = 100
+
+func (a *app) report() *cobra.Command {
+	var filter report.Filter
+	var since, until string
+	var limit int
+	common := func(c *cobra.Command, defaultLimit int, limitHelp string) *cobra.Command {
+		f := c.Flags()
+		f.StringVar(&since, "since", "", "from this `time` on: 2026-11-23, \"2026-11-23 14:00\" (local), or 24h, 7d ago")
+		f.StringVar(&until, "until", "", "before this `time`")
+		f.StringVar(&filter.User, "user", "", "of this login `name`")
+		f.StringVar(&filter.Subscription, "subscription", "", "of this subscription `name`")
+		f.StringVar(&filter.Domain, "domain", "", "of this domain `name`")
+		f.StringVar(&filter.Script, "script", "", "of scripts with this `text` in their path")
+		f.IntVar(&limit, "limit", defaultLimit, limitHelp)
+		run := c.RunE
+		c.RunE = func(c *cobra.Command, args []string) (err error) {
+			if filter.Since, err = parseTime(since, time.Now()); err != nil {
+				return err
+			}
+			if filter.Until, err = parseTime(until, time.Now()); err != nil {
+				return err
+			}
+			if limit < 0 || limit == 0 && defaultLimit > 0 {
+				return &failure{exUsage, fmt.Sprintf("--limit %d: must be a number above 0", limit), ""}
+			}
+			if err := a.connect(c.Context()); err != nil {
+				return err
+			}
+			return run(c, args)
+		}
+		return c
+	}
+	attempts := common(&cobra.Command{
+		Use: "attempts", Short: "who tried to send more than he may, and by what", Args: cobra.NoArgs,
+		Example: "  mailctl report attempts --since 24h\n  mailctl report attempts --subscription acme --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := report.Attempts(c.Context(), a.pool, filter, limit)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				if list == nil {
+					list = []report.Attempt{}
+				}
+				return a.printJSON(list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(a.stderr, "nobody tried to send more than he may")
+				return nil
+			}
+			var rows [][]any
+			for _, t := range list {
+				rows = append(rows, []any{t.Attempts, t.RefusedBy, t.User, t.Kind, source(t.Script, t.Crontab), t.First, t.Last})
+			}
+			report.Table(a.stdout, []string{"attempts", "refused by", "user", "kind", "script or cron job", "first", "last"}, rows)
+			return nil
+		},
+	}, 50, "most `rows`")
+
+	var by string
+	top := common(&cobra.Command{
+		Use: "top", Short: "who sent most", Args: cobra.NoArgs,
+		Example: "  mailctl report top\n  mailctl report top --by user --since 7d\n  mailctl report top --by crontab --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := report.Top(c.Context(), a.pool, filter, by, limit)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				if list == nil {
+					list = []report.Sender{}
+				}
+				return a.printJSON(list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(a.stderr, "nothing was sent")
+				return nil
+			}
+			var rows [][]any
+			for _, s := range list {
+				rows = append(rows, []any{s.Recipients, s.Messages, s.Refused, s.Name, s.First, s.Last})
+			}
+			report.Table(a.stdout, []string{"recipients", "messages", "refused", by, "first", "last"}, rows)
+			return nil
+		},
+	}, 20, "most `rows`")
+	top.Flags().StringVar(&by, "by", report.TopColumns[0], "count by this `column`: "+strings.Join(report.TopColumns, ", "))
+	checked := top.RunE
+	top.RunE = func(c *cobra.Command, args []string) error {
+		for _, column := range report.TopColumns {
+			if by == column {
+				return checked(c, args)
+			}
+		}
+		return &failure{exUsage, fmt.Sprintf("--by %s: must be one of %s", by, strings.Join(report.TopColumns, ", ")), ""}
+	}
+
+	messages := common(&cobra.Command{
+		Use: "messages", Short: "each message, newest last", Args: cobra.NoArgs,
+		Long:    "messages shows each message, newest last: with --json one object a line, all of them unless --limit says how many of the newest.",
+		Example: "  mailctl report messages --user alice\n  mailctl report messages --refused --since 24h --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.messages(c, filter, limit)
+		},
+	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows))
+	messages.Flags().BoolVar(&filter.Refused, "refused", false, "refused ones only")
+	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example, attempts, top, messages)
+}
+
+func (a *app) messages(c *cobra.Command, filter report.Filter, limit int) error {
+	if a.json {
+		return report.Messages(c.Context(), a.pool, filter, limit, func(m *report.Message) error { return a.printJSON(m) })
+	}
+	if limit == 0 {
+		limit = peopleRows
+	}
+	var rows [][]any
+	err := report.Messages(c.Context(), a.pool, filter, limit, func(m *report.Message) error {
+		why := ""
+		if m.RefusedBy != nil {
+			why = *m.RefusedBy
+		}
+		rows = append(rows, []any{m.Time, m.User, m.Kind, source(m.Script, m.Crontab), m.Sender, int64(m.Recipients), m.Decision, why})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(a.stderr, "no such messages")
+		return nil
+	}
+	report.Table(a.stdout, []string{"time", "user", "kind", "script or cron job", "sender", "recipients", "decision", "refused by"}, rows)
+	if len(rows) == limit {
+		fmt.Fprintf(a.stderr, "the newest %d; more: --limit NUMBER\n", limit)
+	}
+	return nil
+}
+
+// source names what sent a message: the crontab line where there is one.
+func source(script, crontab *string) *string {
+	if crontab != nil {
+		return crontab
+	}
+	return script
+}
+
+// parseTime reads a time as people write it: a day, a minute, RFC 3339, or how
+// long ago. Empty is the zero time.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 100000 {
+			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, &failure{exUsage, fmt.Sprintf("%q is no time: write 2026-11-23, \"2026-11-23 14:00\", 2026-11-23T14:00:00Z, 24h or 7d", s), ""}
+}

@@ -1,0 +1,467 @@
+package origin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	aliceLine = "php -q /home/alice/news.php"
+	bobLine   = "/home/bob/one"
+	fpmConf   = "/etc/php/fpm.conf"
+)
+
+// host is a root directory with what a Finder reads, and with this binary as
+// cron, atd, apache2 and php-fpm. Alice has one cron job, bob two; alice has one
+// pool of FPM, bob two.
+type host struct {
+	dir    string
+	finder *Finder
+}
+
+var testHost = sync.OnceValues(func() (*host, error) {
+	h := &host{dir: filepath.Dir(self) + "/host"}
+	h.finder = newFinder(h.dir)
+	files := map[string]string{
+		"/etc/passwd":                     "root:x:0:0::/:/\ndaemon:x:1:1::/:/\nwww-data:x:33:33::/:/\nalice:x:54321:1::/:/\nbob:x:54322:1::/:/\n",
+		"/etc/subuid":                     "alice:1000000:65536\nroot:2000000:65536\n",
+		"/etc/crontab":                    "# system\n* * * * * root cd / && su bob\n0 0 * * * bob " + bobLine + "\n",
+		"/etc/cron.d/x":                   "SHELL=/bin/sh\n@daily www-data true\n",
+		"/var/spool/cron/crontabs/alice":  "MAILTO=x\n\n*/5 * * * * " + aliceLine + "\n",
+		"/var/spool/cron/crontabs/bob":    "@hourly /home/bob/two\n",
+		"/var/spool/cron/crontabs/nobody": "",
+		fpmConf:                           "[global]\ninclude=" + h.dir + "/etc/php/pool.d/*.conf\n",
+		"/etc/php/pool.d/alice.conf":      "[a.example]\nuser = alice\n",
+		"/etc/php/pool.d/bob.conf":        "[bob1]\nuser = bob\n[bob2]\nuser = 54322\n",
+		"/home/web/mail.php":              "<?php\n",
+		"/home/alice/news.php":            "<?php\n",
+	}
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(h.dir+name), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(h.dir+name, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	for name, uid := range map[string]int{"alice": alice, "bob": bob} {
+		if err := os.Chown(h.dir+"/var/spool/cron/crontabs/"+name, uid, uid); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(h.dir+"/usr/sbin", 0o755); err != nil {
+		return nil, err
+	}
+	for _, program := range []string{"cron", "atd", "apache2", "php-fpm8.2", "php-cgi8.2", "php8.2", "mail", "perl"} {
+		if err := os.Link(self, h.dir+"/usr/sbin/"+program); err != nil {
+			return nil, err
+		}
+	}
+	// Crontabs count as what cron had read only when they are older than this.
+	time.Sleep(crontabSlack + 100*time.Millisecond)
+	return h, nil
+})
+
+func newHost(t testing.TB) *host {
+	t.Helper()
+	h, err := testHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// program is a hop that is one of the host's executables.
+func (h *host) program(name string, uid int, args ...string) hop {
+	if len(args) == 0 {
+		args = []string{name}
+	}
+	return hop{Path: h.dir + "/usr/sbin/" + name, Args: args, UID: uid}
+}
+
+func (h *host) cron() hop   { return h.program("cron", 0, "/usr/sbin/CRON", "-f") }
+func (h *host) apache() hop { return h.program("apache2", 0) }
+func (h *host) fpm() hop {
+	return h.program("php-fpm8.2", 0, "php-fpm: master process ("+h.dir+fpmConf+")")
+}
+
+func as(uid int, hop hop) hop {
+	hop.UID = uid
+	return hop
+}
+
+// in starts a program in a directory.
+func in(dir string, hop hop) hop {
+	hop.Dir = dir
+	return hop
+}
+
+var sendmail = hop{Args: []string{"sendmail", "-t", "-i"}}
+
+func TestFind(t *testing.T) {
+	h := newHost(t)
+	spool, crontab := "/var/spool/cron/crontabs/", "/etc/crontab"
+	home := h.dir + "/home/alice"
+	claim := func(s string) Fact { return Fact{s, Claimed} }
+	system := func(s string) Fact { return Fact{s, System} }
+	tests := []struct {
+		name   string
+		claims Claims
+		hops   []hop
+		want   Origin // UID 0 means alice's
+	}{
+		{"cron, the only job", Claims{}, []hop{h.cron(), h.program("mail", alice, "sh", "-c", aliceLine), sendmail},
+			Origin{Kind: Cron, KindProof: System, Crontab: system(spool + "alice:3 " + aliceLine)}},
+		{"cron, not the only job", Claims{}, []hop{h.cron(), h.program("mail", alice, "sh", "-c", "something else"), sendmail},
+			Origin{Kind: Cron, KindProof: System, Crontab: claim("something else")}},
+		{"cron's own mail about the only job", Claims{}, []hop{h.cron(), as(alice, hop{Args: []string{"/usr/sbin/sendmail", "-FCronDaemon"}})},
+			Origin{Kind: Cron, KindProof: System, Crontab: system(spool + "alice:3 " + aliceLine)}},
+		{"cron's own mail about one of two", Claims{}, []hop{h.cron(), as(bob, hop{Args: []string{"/usr/sbin/sendmail", "-FCronDaemon"}})},
+			Origin{UID: bob, Kind: Cron, KindProof: System}},
+		{"cron, a shell that became the only job", Claims{},
+			[]hop{h.cron(), as(alice, h.program("php8.2", alice, "php", "-q", "/home/alice/news.php")), sh("-c", next), sendmail},
+			Origin{Kind: Cron, KindProof: System, Crontab: system(spool + "alice:3 " + aliceLine), Script: claim("/home/alice/news.php")}},
+		{"cron, one of two jobs", Claims{}, []hop{h.cron(), h.program("mail", bob, "sh", "-c", bobLine), sendmail},
+			Origin{UID: bob, Kind: Cron, KindProof: System, Crontab: claim(crontab + ":3 " + bobLine)}},
+		{"cron, no line matches", Claims{}, []hop{h.cron(), as(alice, sh("-c", next)), sendmail},
+			Origin{Kind: Cron, KindProof: System, Crontab: claim(next)}},
+		{"cron, root's job that became bob", Claims{}, []hop{h.cron(), sh("-c", next), h.program("mail", 0), as(bob, sendmail)},
+			Origin{UID: bob, Kind: Cron, KindProof: System, Crontab: system(next)}},
+		{"cron, bob's job that became alice", Claims{}, []hop{h.cron(), h.program("mail", 0, "mail"), as(alice, sendmail)},
+			Origin{Kind: Cron, KindProof: System, Crontab: claim("mail")}},
+		{"at job", Claims{}, []hop{h.program("atd", 0), h.program("mail", alice), sendmail}, Origin{Kind: At, KindProof: System}},
+		{"fpm, the only pool", Claims{PHPScript: "1001:mail.php"},
+			[]hop{h.fpm(), in(h.dir+"/home/web", h.program("php-fpm8.2", alice, "php-fpm: pool bob1")), sh("-c", next), sendmail},
+			Origin{Kind: PHPFPM, KindProof: System, Site: system("a.example"), Script: claim(h.dir + "/home/web/mail.php")}},
+		{"fpm, one of two pools", Claims{Dir: h.dir + "/home/web", PHPScript: "1001:mail.php"},
+			[]hop{h.fpm(), in("/", h.program("php-fpm8.2", bob, "php-fpm: pool bob2")), sendmail},
+			Origin{UID: bob, Kind: PHPFPM, KindProof: System, Site: claim("bob2"), Script: claim("mail.php")}},
+		{"fpm, another's pool", Claims{}, []hop{h.fpm(), h.program("php-fpm8.2", bob, "php-fpm: pool a.example"), sendmail},
+			Origin{UID: bob, Kind: PHPFPM, KindProof: System}},
+		{"fpm, a program of its own", Claims{},
+			[]hop{h.fpm(), h.program("php-fpm8.2", alice, "php-fpm: pool a.example"), in(home, h.program("php8.2", alice, "php", "./news.php")), sendmail},
+			Origin{Kind: PHPFPM, KindProof: System, Site: system("a.example"), Script: claim(home + "/news.php")}},
+		{"fpm, sudo to another", Claims{},
+			[]hop{h.fpm(), h.program("php-fpm8.2", 0, "php-fpm: pool a.example"), as(bob, sendmail)},
+			Origin{UID: bob, Kind: PHPFPM, KindProof: System}},
+		{"mod_php", Claims{PHPScript: "54321:mail.php", Env: map[string]string{"HTTP_HOST": "A.Example:8080"}},
+			[]hop{h.apache(), in(h.dir+"/home/web", h.program("apache2", 33)), sh("-c", next), sendmail},
+			Origin{UID: 33, Kind: ModPHP, KindProof: System, Site: claim("a.example"), Script: claim(h.dir + "/home/web/mail.php")}},
+		{"cgi without suexec", Claims{Env: map[string]string{"GATEWAY_INTERFACE": "CGI/1.1", "SCRIPT_FILENAME": "/x/y.cgi"}},
+			[]hop{h.apache(), h.program("apache2", 33), h.program("mail", 33), sendmail},
+			Origin{UID: 33, Kind: CGI, KindProof: System, Script: claim("/x/y.cgi")}},
+		{"suexec, php-cgi", Claims{Env: map[string]string{"SCRIPT_FILENAME": "/x/y.php", "SERVER_NAME": "a.example"}},
+			[]hop{h.apache(), h.program("mail", 0), h.program("php-cgi8.2", alice), sendmail},
+			Origin{Kind: PHPCGI, KindProof: System, Site: claim("a.example"), Script: claim("/x/y.php")}},
+		{"suexec, perl", Claims{}, []hop{h.apache(), h.program("mail", 0), h.program("perl", alice, "perl", "/x/y.pl"), sendmail},
+			Origin{Kind: CGI, KindProof: System, Script: claim("/x/y.pl")}},
+		{"php-cli", Claims{}, []hop{in(home, h.program("php8.2", alice, "php", "-d", "a=b", "../alice/news.php")), sh("-c", next), sendmail},
+			Origin{Kind: PHPCLI, KindProof: Claimed, Script: claim(home + "/news.php")}},
+		{"php -r", Claims{}, []hop{h.program("php8.2", alice, "php", "-r", "mail();"), sendmail}, Origin{Kind: PHPCLI, KindProof: Claimed}},
+		{"another program", Claims{}, []hop{h.program("mail", alice), sendmail}, Origin{Kind: Other, KindProof: Claimed}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if test.want.UID == 0 {
+				test.want.UID = alice
+			}
+			test.want.User = map[uint32]string{alice: "alice", bob: "bob", 33: "www-data"}[test.want.UID]
+			if diff := cmp.Diff(test.want, find(t, h.finder, test.claims, test.hops...)); diff != "" {
+				t.Errorf("origin (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What alice may name as she likes proves nothing.
+func TestForgeries(t *testing.T) {
+	h := newHost(t)
+	forged := []hop{
+		h.program("cron", alice, "/usr/sbin/CRON", "-f"),
+		{Args: []string{"/usr/sbin/CRON", "-f"}, UID: alice, Name: "cron"},
+		h.program("atd", alice, "atd"),
+		h.program("apache2", alice, "/usr/sbin/apache2", "-k", "start"),
+		h.program("php-fpm8.2", alice, "php-fpm: master process ("+h.dir+fpmConf+")"),
+		{Args: []string{"php-fpm: pool bob1"}, UID: alice, Name: "php-fpm8.2"},
+		h.program("php-fpm8.2", alice, "php-fpm: pool bob1"),
+		// Her subordinate uids are hers too.
+		h.program("cron", 1000005, "/usr/sbin/CRON", "-f"),
+		h.program("php-fpm8.2", 1000005, "php-fpm: master process ("+h.dir+fpmConf+")"),
+		// A program of root by another name, as sudo and su are when she names them.
+		{Args: []string{"/usr/sbin/CRON", "-f"}, Name: "cron"},
+		{Args: []string{"php-fpm: master process (" + h.dir + fpmConf + ")"}, Name: "php-fpm8.2"},
+		h.program("mail", 0, "php-fpm: master process ("+h.dir+fpmConf+")"),
+	}
+	claims := Claims{
+		Dir: "/etc", PHPScript: "54322:passwd",
+		Env: map[string]string{"SCRIPT_FILENAME": "/home/bob/x.php", "HTTP_HOST": "bob.example"},
+	}
+	for i, forgery := range forged {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			uid := forgery.UID
+			if uid == 0 {
+				uid = alice
+			}
+			got := find(t, h.finder, claims, forgery, as(uid, h.program("mail", uid, "sh", "-c", aliceLine)), sendmail)
+			if got.UID != alice || got.User != "alice" {
+				t.Errorf("caller %d %s, want alice", got.UID, got.User)
+			}
+			if got.KindProof != Claimed || got.Kind == Cron || got.Kind == At || got.Kind == PHPFPM || got.Kind == ModPHP {
+				t.Errorf("kind %s, %s", got.Kind, got.KindProof)
+			}
+			for _, f := range []Fact{got.Script, got.Crontab, got.Site} {
+				if f.Proof > Claimed {
+					t.Errorf("%q is %s", f.Value, f.Proof)
+				}
+			}
+			if got.Crontab != (Fact{}) {
+				t.Errorf("crontab %q of no cron", got.Crontab.Value)
+			}
+		})
+	}
+}
+
+func TestRootIsNeverProved(t *testing.T) {
+	h := newHost(t)
+	got := find(t, h.finder, Claims{}, h.cron(), h.program("mail", 0), sendmail)
+	if got.Kind != Cron || got.KindProof != Claimed || got.Crontab.Proof != Claimed || got.User != "root" {
+		t.Errorf("root below a process of root: %+v", got)
+	}
+}
+
+func TestRangeOfRootStays(t *testing.T) {
+	h := newHost(t)
+	if got := find(t, h.finder, Claims{}, h.program("mail", 2000007), sendmail); got.UID != 2000007 || got.User != "#2000007" {
+		t.Errorf("a container's uid is %d %s", got.UID, got.User)
+	}
+}
+
+// A detached process has lost its chain: nothing above it can be read.
+func TestOrphan(t *testing.T) {
+	h := newHost(t)
+	orphan := hop{Args: []string{"sendmail"}, Orphan: true}
+	got := find(t, h.finder, Claims{}, h.cron(), h.program("mail", alice), h.program("mail", alice), orphan)
+	if want := (Origin{UID: alice, User: "alice", Kind: Other, KindProof: Claimed}); got != want {
+		t.Errorf("orphan: %+v, want %+v", got, want)
+	}
+}
+
+// A real shell between, as popen(3) starts it, and one that runs a script.
+func TestShells(t *testing.T) {
+	h := newHost(t)
+	script, outer := h.dir+"/home/alice/job.sh", h.dir+"/home/alice/outer.sh"
+	for path, text := range map[string]string{script: next, outer: "/bin/sh -c '" + next + "'; true"} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name string
+		hops []hop
+		want Origin
+	}{
+		{"script", []hop{in(h.dir+"/home", as(alice, sh("alice/job.sh"))), sendmail},
+			Origin{Kind: Shell, KindProof: Claimed, Script: Fact{script, Claimed}}},
+		{"script below atd", []hop{h.program("atd", 0), as(alice, sh(script)), sendmail},
+			Origin{Kind: At, KindProof: System, Script: Fact{script, Claimed}}},
+		{"command", []hop{as(alice, sh("-c", next)), sendmail}, Origin{Kind: Shell, KindProof: Claimed}},
+		{"script whose popen made a shell", []hop{as(alice, sh(outer)), sendmail},
+			Origin{Kind: Shell, KindProof: Claimed, Script: Fact{outer, Claimed}}},
+		{"php-cgi below suexec", []hop{h.apache(), h.program("php-cgi8.2", alice), sh("-c", next), sendmail},
+			Origin{Kind: PHPCGI, KindProof: System}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.want.UID, test.want.User = alice, "alice"
+			if diff := cmp.Diff(test.want, find(t, h.finder, Claims{}, test.hops...)); diff != "" {
+				t.Errorf("origin (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A login session of the caller proves a shell; another's session does not.
+func TestSessions(t *testing.T) {
+	users := new(userTable)
+	for cgroup, want := range map[string]Origin{
+		"/user.slice/user-54321.slice/session-1.scope":                    {UID: alice, Kind: Shell, KindProof: Kernel},
+		"/user.slice/user-54322.slice/session-1.scope":                    {UID: alice, Kind: Other, KindProof: Claimed},
+		"/user.slice/user-54321.slice/user@54321.service/session-1.scope": {UID: alice, Kind: Other, KindProof: Claimed},
+		"/": {UID: alice, Kind: Other, KindProof: Claimed},
+	} {
+		c := call{users: users, chain: []*process{{}}, own: 1, origin: Origin{UID: alice, Kind: Other}}
+		c.describeProgram(cgroup)
+		if c.origin != want {
+			t.Errorf("called in %s: %+v, want %+v", cgroup, c.origin, want)
+		}
+	}
+}
+
+// A caller that has ended, reaped or not, leaves its uid and nothing else.
+func TestCallerGone(t *testing.T) {
+	h := newHost(t)
+	want := Origin{UID: alice, User: "alice", Kind: Other}
+	for _, when := range []string{"before PeerOf", "zombie after PeerOf", "reaped after PeerOf"} {
+		t.Run(when, func(t *testing.T) {
+			c, cmd := start(t, hop{Args: []string{"sendmail"}, UID: alice})
+			fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			end := func(reap bool) {
+				cmd.Process.Kill()
+				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1); err != nil {
+					t.Fatal(err)
+				}
+				if reap {
+					cmd.Wait()
+				}
+			}
+			if when == "before PeerOf" {
+				end(true)
+			}
+			p, err := PeerOf(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if when != "before PeerOf" {
+				end(when == "reaped after PeerOf")
+			}
+			if p.Alive() {
+				t.Error("Alive is true")
+			}
+			if got := h.finder.Find(p, Claims{}); got != want {
+				t.Errorf("origin %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// Kernels before 6.5 give no pidfd of the peer; one is opened by its pid.
+func TestOpenByNumber(t *testing.T) {
+	h := newHost(t)
+	_, cmd := start(t, h.program("mail", alice))
+	p := &Peer{PID: cmd.Process.Pid, UID: alice, pidfd: -1}
+	p.openByNumber()
+	defer p.Close()
+	if !p.known() {
+		t.Error("a running process is not known")
+	}
+	other := &Peer{PID: cmd.Process.Pid, UID: bob, pidfd: -1}
+	other.openByNumber()
+	defer other.Close()
+	if other.known() || other.Alive() {
+		t.Error("a process of another user passes as the peer")
+	}
+}
+
+// The daemon runs as a system user: with two capabilities it knows as much as
+// root, without them less, and it never fails.
+func TestPrivileges(t *testing.T) {
+	h := newHost(t)
+	tests := []struct {
+		name string
+		caps []uintptr
+		want Origin
+	}{
+		{"with capabilities", []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, Origin{Kind: Cron, KindProof: System}},
+		{"without", nil, Origin{Kind: Other, KindProof: Claimed}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir, err := os.MkdirTemp(filepath.Dir(self), "daemon")
+			if err == nil {
+				err = os.Chmod(dir, 0o777)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := exec.Command(self)
+			daemon.Env = []string{daemonVar + "=" + h.dir, socketVar + "=" + dir + "/s"}
+			daemon.Stderr = os.Stderr
+			daemon.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: test.caps}
+			out, err := daemon.StdoutPipe()
+			if err == nil {
+				err = daemon.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ready := make([]byte, len("ready\n"))
+			if _, err := io.ReadFull(out, ready); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv(socketVar, dir+"/s")
+			chain := startable([]hop{h.cron(), h.program("mail", alice, "mail"), sendmail})
+			if err := chain.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var got Origin
+			if err := json.NewDecoder(out).Decode(&got); err != nil {
+				t.Error(err)
+			}
+			if err := daemon.Wait(); err != nil {
+				t.Error(err)
+			}
+			if err := chain.Wait(); err != nil {
+				t.Error(err)
+			}
+			test.want.UID, test.want.User = alice, "alice"
+			got.Crontab = Fact{}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("origin (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLongArguments(t *testing.T) {
+	h := newHost(t)
+	got := find(t, h.finder, Claims{}, h.program("php8.2", alice, "php", "/"+strings.Repeat("x", 50_000)), sendmail)
+	if n := len(got.Script.Value); n != maxValue {
+		t.Errorf("a script's name of 50 kB became %d bytes", n)
+	}
+}
+
+func TestClean(t *testing.T) {
+	c := call{origin: Origin{Script: Fact{"/a\xff\x00b", Claimed}, Site: Fact{"", Claimed}}}
+	c.clean()
+	if want := (Fact{"/a\ufffd\ufffdb", Claimed}); c.origin.Script != want || c.origin.Site != (Fact{}) {
+		t.Errorf("clean made %q and %v", c.origin.Script.Value, c.origin.Site)
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	h := newHost(b)
+	c, _ := start(b, h.cron(), h.program("php8.2", alice, "php", "-q", "/home/alice/news.php"), h.program("mail", alice, "sh", "-c", "x"), sendmail)
+	p, err := PeerOf(c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	var before, after unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &before)
+	for b.Loop() {
+		if o := h.finder.Find(p, Claims{}); o.Kind != Cron || o.Crontab.Proof != System {
+			b.Fatalf("origin %+v", o)
+		}
+	}
+	// On a machine that others use too, the time of the processor tells more.
+	unix.Getrusage(unix.RUSAGE_SELF, &after)
+	cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
+}

@@ -1,0 +1,277 @@
+package origin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The tests start real chains of processes: copies of this test binary, and
+// shells, each of which starts the next and waits for it. The last one plays
+// sendmail: it connects to the test's socket and waits until that is closed.
+
+const (
+	hopsVar   = "ORIGIN_TEST_HOPS"   // JSON of the hops from this process on
+	socketVar = "ORIGIN_TEST_SOCKET" // where the last one connects
+	parentVar = "ORIGIN_TEST_PARENT" // pid of a parent to outlive
+	selfVar   = "ORIGIN_TEST_SELF"   // this binary, for shells
+	daemonVar = "ORIGIN_TEST_DAEMON" // play the daemon: root directory of its Finder
+)
+
+// hop is a process of a chain.
+type hop struct {
+	Path   string   // executable, this binary if empty
+	Args   []string // with argv[0]
+	UID    int      // run as this user; 0 leaves it as it is
+	Dir    string   // working directory, "" leaves it
+	Name   string   // set by PR_SET_NAME
+	Orphan bool     // in its own session, and wait until the parent has ended, which does not wait
+
+}
+
+const (
+	alice = 54321
+	bob   = 54322
+)
+
+var self string // a copy of the test binary that all users may run
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(daemonVar) != "":
+		err := playDaemon(os.Getenv(daemonVar), os.Getenv(socketVar))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "daemon:", err)
+			os.Exit(1)
+		}
+		return
+	case os.Getenv(hopsVar) != "":
+		if err := playHop(); err != nil {
+			fmt.Fprintln(os.Stderr, "hop:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests start processes of several users: run them as root")
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "origin")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err == nil {
+		defer os.RemoveAll(dir)
+		self = filepath.Join(dir, "hop")
+		err = copyFile("/proc/self/exe", self)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "copy the test binary:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
+}
+
+// playHop is what a process of a chain does.
+func playHop() error {
+	var hops []hop
+	if err := json.Unmarshal([]byte(os.Getenv(hopsVar)), &hops); err != nil {
+		return err
+	}
+	if name := hops[0].Name; name != "" {
+		b := append([]byte(name), 0)
+		// The name of the thread that leads the process: the only one at start.
+		if err := os.WriteFile("/proc/self/comm", b[:len(b)-1], 0); err != nil {
+			return err
+		}
+	}
+	if parent, err := strconv.Atoi(os.Getenv(parentVar)); err == nil {
+		if err := awaitOrphan(parent); err != nil {
+			return err
+		}
+	}
+	if len(hops) > 1 {
+		cmd := startable(hops[1:])
+		if err := cmd.Start(); err != nil || hops[1].Orphan {
+			return err
+		}
+		return cmd.Wait()
+	}
+	c, err := net.Dial("unix", os.Getenv(socketVar))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, c)
+	return err
+}
+
+// awaitOrphan returns when the parent has ended and this process has another.
+func awaitOrphan(parent int) error {
+	if os.Getppid() != parent {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(parent, 0)
+	if errors.Is(err, unix.ESRCH) || os.Getppid() != parent {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+	return err
+}
+
+// startable returns the command for the first of some hops.
+func startable(hops []hop) *exec.Cmd {
+	h := hops[0]
+	rest := hops
+	if h.Path == "/bin/sh" {
+		rest = hops[1:] // the shell starts the next one by itself
+	}
+	text, err := json.Marshal(rest)
+	if err != nil {
+		panic(err)
+	}
+	program := os.Getenv(selfVar)
+	if program == "" {
+		program = self
+	}
+	cmd := &exec.Cmd{Path: h.Path, Args: h.Args, Dir: h.Dir, Stderr: os.Stderr, Stdout: os.Stdout}
+	if cmd.Path == "" {
+		cmd.Path = program
+	}
+	cmd.Env = []string{hopsVar + "=" + string(text), socketVar + "=" + os.Getenv(socketVar), selfVar + "=" + program}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if h.UID != 0 && h.UID != os.Getuid() {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(h.UID), Gid: uint32(h.UID)}
+	}
+	if h.Orphan {
+		cmd.Env = append(cmd.Env, parentVar+"="+strconv.Itoa(os.Getpid()))
+		cmd.SysProcAttr.Setsid = true
+	}
+	return cmd
+}
+
+// sh is a real shell that runs the rest of a chain.
+func sh(args ...string) hop {
+	return hop{Path: "/bin/sh", Args: append([]string{"/bin/sh"}, args...)}
+}
+
+// self starts the next hop, and "true" keeps the shell from becoming it.
+const next = `"$` + selfVar + `"; true`
+
+// listen makes a socket that everybody may connect to.
+func listen(t testing.TB) *net.UnixListener {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "origin")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil {
+		err = os.Chmod(path, 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := l.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// start starts a chain and returns the connection of its last process.
+func start(t testing.TB, hops ...hop) (*net.UnixConn, *exec.Cmd) {
+	t.Helper()
+	l := listen(t)
+	t.Setenv(socketVar, l.Addr().String())
+	cmd := startable(hops)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.AcceptUnix()
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Fatalf("the chain did not connect: %v", err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		cmd.Wait()
+	})
+	return c, cmd
+}
+
+// find returns what a Finder says of the last process of a chain.
+func find(t testing.TB, f *Finder, c Claims, hops ...hop) Origin {
+	t.Helper()
+	conn, _ := start(t, hops...)
+	p, err := PeerOf(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	o := f.Find(p, c)
+	if !p.Alive() {
+		t.Error("the caller is not alive")
+	}
+	return o
+}
+
+// playDaemon finds the origin of one connection and writes it as JSON.
+func playDaemon(root, socket string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(socket, 0o777); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	p, err := PeerOf(c)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return json.NewEncoder(os.Stdout).Encode(newFinder(root).Find(p, Claims{}))
+}

@@ -1,0 +1,4 @@
+package sqlschema
+
+// MigrateFiles is Migrate with other files.
+var MigrateFiles = migrate
