@@ -202,7 +202,7 @@ func TestServe(t *testing.T) {
 	}
 	// By the magic link, since the user postgres may not enter where Go builds.
 	serve := exec.Command("/proc/self/exe", "serve", c.DataDir, c.SocketDir)
-	serve.Dir = "/"
+	serve.Dir, serve.Env = "/", []string{"PATH=/usr/bin:/bin"} // as of a unit
 	serve.SysProcAttr = id.attributes()
 	serve.SysProcAttr.Pdeathsig = syscall.SIGINT
 	log, err := serve.StderrPipe()

@@ -24,8 +24,10 @@ func (c *Cluster) Serve() error {
 	if os.Geteuid() == 0 {
 		return fmt.Errorf("postgres refuses to run as root: type systemctl start mailquota-postgresql, or runuser -u %s -- mailctl database serve", c.User)
 	}
+	// By argv[0] postgres finds its libraries, or else in PATH, where it is not
+	// on Debian (find_my_exec, src/common/exec.c).
 	path := filepath.Join(bin, "postgres")
-	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, []string{"postgres", "-D", c.DataDir}, os.Environ()))
+	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, []string{path, "-D", c.DataDir}, os.Environ()))
 }
 
 // Server is a postgres that runs as a child.
