@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,123 +16,122 @@ import (
 // peopleRows is how many rows of messages people see, unless they ask for more.
 const peopleRows = 100
 
+// query is what all reports are asked for.
+type query struct {
+	filter       report.Filter
+	since, until string
+	limit        int
+}
+
+// newQuery gives a report its options; run follows once they are understood.
+func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run func(ctx context.Context, q *query) error) *cobra.Command {
+	q := &query{}
+	f := c.Flags()
+	f.StringVar(&q.since, "since", "", "from this `time` on: 2026-11-23, \"2026-11-23 14:00\" (local), or 24h, 7d ago")
+	f.StringVar(&q.until, "until", "", "before this `time`")
+	f.StringVar(&q.filter.User, "user", "", "of this login `name`")
+	f.StringVar(&q.filter.Subscription, "subscription", "", "of this subscription `name`")
+	f.StringVar(&q.filter.Domain, "domain", "", "of this domain `name`")
+	f.StringVar(&q.filter.Script, "script", "", "of scripts with this `text` in their path")
+	f.BoolVar(&q.filter.Refused, "refused", false, "refused ones only")
+	f.IntVar(&q.limit, "limit", defaultLimit, limitHelp)
+	c.Args = cobra.NoArgs
+	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+		if q.filter.Since, err = parseTime(q.since, time.Now()); err != nil {
+			return err
+		}
+		if q.filter.Until, err = parseTime(q.until, time.Now()); err != nil {
+			return err
+		}
+		if q.limit < 1 && f.Changed("limit") {
+			return &failure{exUsage, fmt.Sprintf("--limit %d: must be a number above 0", q.limit), ""}
+		}
+		if err := a.connect(c.Context()); err != nil {
+			return err
+		}
+		return run(c.Context(), q)
+	}
+	return c
+}
+
 func (a *app) report() *cobra.Command {
-	var filter report.Filter
-	var since, until string
-	var limit int
-	common := func(c *cobra.Command, defaultLimit int, limitHelp string) *cobra.Command {
-		f := c.Flags()
-		f.StringVar(&since, "since", "", "from this `time` on: 2026-11-23, \"2026-11-23 14:00\" (local), or 24h, 7d ago")
-		f.StringVar(&until, "until", "", "before this `time`")
-		f.StringVar(&filter.User, "user", "", "of this login `name`")
-		f.StringVar(&filter.Subscription, "subscription", "", "of this subscription `name`")
-		f.StringVar(&filter.Domain, "domain", "", "of this domain `name`")
-		f.StringVar(&filter.Script, "script", "", "of scripts with this `text` in their path")
-		f.IntVar(&limit, "limit", defaultLimit, limitHelp)
-		run := c.RunE
-		c.RunE = func(c *cobra.Command, args []string) (err error) {
-			if filter.Since, err = parseTime(since, time.Now()); err != nil {
-				return err
-			}
-			if filter.Until, err = parseTime(until, time.Now()); err != nil {
-				return err
-			}
-			if limit < 0 || limit == 0 && defaultLimit > 0 {
-				return &failure{exUsage, fmt.Sprintf("--limit %d: must be a number above 0", limit), ""}
-			}
-			if err := a.connect(c.Context()); err != nil {
-				return err
-			}
-			return run(c, args)
-		}
-		return c
-	}
-	attempts := common(&cobra.Command{
-		Use: "attempts", Short: "who tried to send more than he may, and by what", Args: cobra.NoArgs,
+	attempts := a.newQuery(&cobra.Command{
+		Use: "attempts", Short: "who tried to send more than he may, and by what",
 		Example: "  mailctl report attempts --since 24h\n  mailctl report attempts --subscription acme --json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := report.Attempts(c.Context(), a.pool, filter, limit)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				if list == nil {
-					list = []report.Attempt{}
-				}
-				return a.printJSON(list)
-			}
-			if len(list) == 0 {
-				fmt.Fprintln(a.stderr, "nobody tried to send more than he may")
-				return nil
-			}
-			var rows [][]any
-			for _, t := range list {
-				rows = append(rows, []any{t.Attempts, t.RefusedBy, t.User, t.Kind, source(t.Script, t.Crontab), t.First, t.Last})
-			}
-			report.Table(a.stdout, []string{"attempts", "refused by", "user", "kind", "script or cron job", "first", "last"}, rows)
-			return nil
-		},
-	}, 50, "most `rows`")
-
-	var by string
-	top := common(&cobra.Command{
-		Use: "top", Short: "who sent most", Args: cobra.NoArgs,
+	}, 50, "most `rows`", a.attempts)
+	by := report.TopColumns[0]
+	top := a.newQuery(&cobra.Command{
+		Use: "top", Short: "who sent most",
 		Example: "  mailctl report top\n  mailctl report top --by user --since 7d\n  mailctl report top --by crontab --json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := report.Top(c.Context(), a.pool, filter, by, limit)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				if list == nil {
-					list = []report.Sender{}
-				}
-				return a.printJSON(list)
-			}
-			if len(list) == 0 {
-				fmt.Fprintln(a.stderr, "nothing was sent")
-				return nil
-			}
-			var rows [][]any
-			for _, s := range list {
-				rows = append(rows, []any{s.Recipients, s.Messages, s.Refused, s.Name, s.First, s.Last})
-			}
-			report.Table(a.stdout, []string{"recipients", "messages", "refused", by, "first", "last"}, rows)
-			return nil
-		},
-	}, 20, "most `rows`")
-	top.Flags().StringVar(&by, "by", report.TopColumns[0], "count by this `column`: "+strings.Join(report.TopColumns, ", "))
-	checked := top.RunE
-	top.RunE = func(c *cobra.Command, args []string) error {
-		for _, column := range report.TopColumns {
-			if by == column {
-				return checked(c, args)
-			}
-		}
-		return &failure{exUsage, fmt.Sprintf("--by %s: must be one of %s", by, strings.Join(report.TopColumns, ", ")), ""}
-	}
-
-	messages := common(&cobra.Command{
-		Use: "messages", Short: "each message, newest last", Args: cobra.NoArgs,
+	}, 20, "most `rows`", func(ctx context.Context, q *query) error { return a.top(ctx, q, by) })
+	top.Flags().StringVar(&by, "by", by, "count by this `column`: "+strings.Join(report.TopColumns, ", "))
+	messages := a.newQuery(&cobra.Command{
+		Use: "messages", Short: "each message, newest last",
 		Long:    "messages shows each message, newest last: with --json one object a line, all of them unless --limit says how many of the newest.",
 		Example: "  mailctl report messages --user alice\n  mailctl report messages --refused --since 24h --json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.messages(c, filter, limit)
-		},
-	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows))
-	messages.Flags().BoolVar(&filter.Refused, "refused", false, "refused ones only")
+	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows), a.messages)
 	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example, attempts, top, messages)
 }
 
-func (a *app) messages(c *cobra.Command, filter report.Filter, limit int) error {
+func (a *app) attempts(ctx context.Context, q *query) error {
+	list, err := report.Attempts(ctx, a.pool, q.filter, q.limit)
+	if err != nil {
+		return err
+	}
 	if a.json {
-		return report.Messages(c.Context(), a.pool, filter, limit, func(m *report.Message) error { return a.printJSON(m) })
+		if list == nil {
+			list = []report.Attempt{}
+		}
+		return a.printJSON(list)
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(a.stderr, "nobody tried to send more than he may")
+		return nil
+	}
+	var rows [][]any
+	for _, t := range list {
+		rows = append(rows, []any{t.Attempts, t.RefusedBy, t.User, t.Kind, source(t.Script, t.Crontab), t.First, t.Last})
+	}
+	report.Table(a.stdout, []string{"attempts", "refused by", "user", "kind", "script or cron job", "first", "last"}, rows)
+	return nil
+}
+
+func (a *app) top(ctx context.Context, q *query, by string) error {
+	if !slices.Contains(report.TopColumns, by) {
+		return &failure{exUsage, fmt.Sprintf("--by %s: must be one of %s", by, strings.Join(report.TopColumns, ", ")), ""}
+	}
+	list, err := report.Top(ctx, a.pool, q.filter, by, q.limit)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		if list == nil {
+			list = []report.Sender{}
+		}
+		return a.printJSON(list)
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(a.stderr, "nothing was sent")
+		return nil
+	}
+	var rows [][]any
+	for _, s := range list {
+		rows = append(rows, []any{s.Recipients, s.Messages, s.Refused, s.Name, s.First, s.Last})
+	}
+	report.Table(a.stdout, []string{"recipients", "messages", "refused", by, "first", "last"}, rows)
+	return nil
+}
+
+func (a *app) messages(ctx context.Context, q *query) error {
+	limit := q.limit
+	if a.json {
+		return report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error { return a.printJSON(m) })
 	}
 	if limit == 0 {
 		limit = peopleRows
 	}
 	var rows [][]any
-	err := report.Messages(c.Context(), a.pool, filter, limit, func(m *report.Message) error {
+	err := report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error {
 		why := ""
 		if m.RefusedBy != nil {
 			why = *m.RefusedBy
