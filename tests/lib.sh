@@ -31,4 +31,4 @@ settle() {
 }
 
 # sink [REGEX]: how many messages are in the sink, or how many contain REGEX.
-sink() { if [ $# = 0 ]; then find /var/mail-sink -type f ! -name '.*' | wc -l; else { grep -lE -- "$1" -r /var/mail-sink || :; } | wc -l; fi; }
+sink() { if [ $# = 0 ]; then find /var/mail-sink -type f ! -name '.*' | wc -l; else { grep -rlE -- "$1" /var/mail-sink || :; } | wc -l; fi; }

@@ -27,7 +27,7 @@ const (
 	exWrong       = 1  // something is wrong, or was found wrong
 	exUsage       = 2  // wrong command line
 	exRefused     = 3  // no such object, or a change that cannot be made
-	exUnavailable = 69 // database or mailquotad not reached
+	exUnavailable = 69 // database or mailquotad not reached, or the schema is of another version
 	exNoPerm      = 77 // not permitted
 	exConfig      = 78 // the configuration is wrong
 )
@@ -116,7 +116,7 @@ Objects are written server, plan:NAME, subscription:NAME, domain:NAME, mailbox:A
 Limits are messages/hour, messages/day, recipients/hour, recipients/day, recipients/message.
 
 Exit status: 0 done; 1 something is wrong; 2 wrong command line; 3 no such object, or a change that
-cannot be made; 69 database or mailquotad not reached; 77 not permitted; 78 wrong configuration.`
+cannot be made; 69 database or mailquotad not reached, or of another version; 77 not permitted; 78 wrong configuration.`
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
