@@ -29,17 +29,23 @@ import (
 
 // Admin changes objects on behalf of one administrator.
 type Admin struct {
-	pool  *pgxpool.Pool
+	db    database
 	store *quota.Store
 	host  string
 	actor string
 	why   string
 }
 
+// database is a pool, or the transaction that several changes share.
+type database interface {
+	Begin(context.Context) (pgx.Tx, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // New returns the means to change the objects of a database from a host; why is
 // kept with each change.
 func New(pool *pgxpool.Pool, store *quota.Store, host, why string) *Admin {
-	return &Admin{pool: pool, store: store, host: host, actor: actor(), why: why}
+	return &Admin{db: pool, store: store, host: host, actor: actor(), why: why}
 }
 
 // actor is who stands behind the call: root's name tells nothing where sudo does.
@@ -74,10 +80,19 @@ func (a *Admin) find(ctx context.Context, o quota.Object) (quota.ID, error) {
 	return id, err
 }
 
+// together makes all changes that do makes with b, or none.
+func (a *Admin) together(ctx context.Context, do func(b *Admin) error) error {
+	return pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) error {
+		b := *a
+		b.db = tx
+		return do(&b)
+	})
+}
+
 // change runs one change and its audit row in one transaction. do returns what
 // was before and after, as the audit shows it.
 func (a *Admin) change(ctx context.Context, action string, o quota.Object, do func(tx pgx.Tx) (before, after string, err error)) error {
-	err := pgx.BeginFunc(ctx, a.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) error {
 		before, after, err := do(tx)
 		if err != nil {
 			return err
@@ -95,6 +110,17 @@ func (a *Admin) change(ctx context.Context, action string, o quota.Object, do fu
 		return &Error{fmt.Sprintf("%s exists already", named(o)), fmt.Sprintf("mailctl %s show %s", o.Class, o.Name)}
 	}
 	return fmt.Errorf("%s %s: %w", action, o, err)
+}
+
+// hold keeps an object from being removed until the transaction is over: what
+// comes under it would be lost to sight otherwise. The foreign key alone would
+// let that happen, as a removed row is still there.
+func hold(ctx context.Context, tx pgx.Tx, o quota.Object, id quota.ID) error {
+	err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT FROM %s WHERE id = $1 AND removed_at IS NULL FOR SHARE`, tableOf[o.Class]), id).Scan()
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &Error{"there is no " + named(o), "mailctl " + o.Class.String() + " list"}
+	}
+	return err
 }
 
 // checkName refuses names that could not be written in OBJECT, or that would
@@ -122,39 +148,4 @@ func checkName(o quota.Object) error {
 		}
 	}
 	return nil
-}
-
-// Register makes the subscription and system user of a login name of this host
-// as its first mail would, so that limits can be set before. It does nothing for
-// other objects, and tells whether it did something.
-func (a *Admin) Register(ctx context.Context, o quota.Object) (bool, error) {
-	if o.Class != quota.User && o.Class != quota.Subscription {
-		return false, nil
-	}
-	var missing *quota.NotFoundError
-	if _, err := a.store.Find(ctx, o); err == nil || !errors.As(err, &missing) {
-		return false, err
-	}
-	uid, ok := lookup(o.Name)
-	if !ok {
-		return false, nil
-	}
-	_, _, created, err := a.store.EnsureUser(ctx, uid, o.Name)
-	if err != nil || !created {
-		return false, err
-	}
-	registered := quota.Object{Class: quota.User, Name: o.Name}
-	return true, a.change(ctx, "user add", registered, func(pgx.Tx) (string, string, error) {
-		return "", fmt.Sprintf("uid %d", uid), nil
-	})
-}
-
-// lookup finds the uid of a login name of this host.
-func lookup(name string) (uid uint32, ok bool) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(u.Uid, 10, 32)
-	return uint32(n), err == nil
 }

@@ -111,7 +111,7 @@ func (a *Admin) Limits(ctx context.Context, of *quota.Object) ([]SetLimits, erro
 			return nil, err
 		}
 	}
-	rows, err := a.pool.Query(ctx, `SELECT l.owner_id, o.name, l.class, l.messages_hour, l.messages_day, l.recipients_hour, l.recipients_day, l.recipients_message
+	rows, err := a.db.Query(ctx, `SELECT l.owner_id, o.name, l.class, l.messages_hour, l.messages_day, l.recipients_hour, l.recipients_day, l.recipients_message
   FROM limits l JOIN (
        SELECT id, '' AS name FROM server
        UNION ALL SELECT id, name FROM plan WHERE removed_at IS NULL
@@ -119,7 +119,7 @@ func (a *Admin) Limits(ctx context.Context, of *quota.Object) ([]SetLimits, erro
        UNION ALL SELECT id, name FROM domain WHERE removed_at IS NULL
        UNION ALL SELECT id, address FROM mailbox WHERE removed_at IS NULL
        UNION ALL SELECT u.id, u.name || '@' || h.name FROM system_user u JOIN host h ON h.id = u.host_id WHERE u.removed_at IS NULL) o ON o.id = l.owner_id
- WHERE num_nonnulls(l.messages_hour, l.messages_day, l.recipients_hour, l.recipients_day, l.recipients_message) > 0 AND ($1 = 0 OR l.owner_id = $1)
+ WHERE num_nonnulls(l.messages_hour, l.messages_day, l.recipients_hour, l.recipients_day, l.recipients_message) > 0 AND ($1::bigint = 0 OR l.owner_id = $1)
  ORDER BY l.owner_id >> 40 DESC, o.name, l.class DESC`, only)
 	if err != nil {
 		return nil, fmt.Errorf("list limits: %w", err)

@@ -89,7 +89,7 @@ func (a *Admin) Users(ctx context.Context, name string) ([]User, error) {
 
 // list reads objects; of a name that is given there must be one.
 func list[T any](ctx context.Context, a *Admin, o quota.Object, sql string) ([]T, error) {
-	rows, err := a.pool.Query(ctx, sql, o.Name)
+	rows, err := a.db.Query(ctx, sql, o.Name)
 	if err != nil {
 		return nil, fmt.Errorf("list %ss: %w", o.Class, err)
 	}
@@ -129,22 +129,24 @@ func (a *Admin) SetPlan(ctx context.Context, name string, newName *string, exemp
 	if err != nil {
 		return err
 	}
-	if newName != nil {
-		if err := a.rename(ctx, o, id, *newName); err != nil {
-			return err
+	return a.together(ctx, func(b *Admin) error {
+		if exempt != nil {
+			if err := b.setExempt(ctx, o, id, *exempt); err != nil {
+				return err
+			}
 		}
-		o.Name = *newName
-	}
-	if exempt == nil {
-		return nil
-	}
-	return a.change(ctx, "plan set", o, func(tx pgx.Tx) (string, string, error) {
+		return b.rename(ctx, o, id, newName)
+	})
+}
+
+func (a *Admin) setExempt(ctx context.Context, plan quota.Object, id quota.ID, exempt bool) error {
+	return a.change(ctx, "plan set", plan, func(tx pgx.Tx) (string, string, error) {
 		var was bool
 		err := tx.QueryRow(ctx, `SELECT exempt FROM plan WHERE id = $1 FOR UPDATE`, id).Scan(&was)
 		if err == nil {
-			_, err = tx.Exec(ctx, `UPDATE plan SET exempt = $2 WHERE id = $1`, id, *exempt)
+			_, err = tx.Exec(ctx, `UPDATE plan SET exempt = $2 WHERE id = $1`, id, exempt)
 		}
-		return exemption(was), exemption(*exempt), err
+		return exemption(was), exemption(exempt), err
 	})
 }
 
@@ -154,22 +156,26 @@ var (
 	columnOf = map[quota.Class]string{quota.Plan: "name", quota.Subscription: "name", quota.Domain: "name", quota.Mailbox: "address"}
 )
 
-// rename gives an object another name; its limits, usage and messages stay.
-func (a *Admin) rename(ctx context.Context, o quota.Object, id quota.ID, to string) error {
-	target := quota.Object{Class: o.Class, Name: to}
-	if err := checkName(target); err != nil {
+// rename gives an object another name, unless that is nil; its limits, usage and
+// messages stay.
+func (a *Admin) rename(ctx context.Context, o quota.Object, id quota.ID, name *string) error {
+	if name == nil {
+		return nil
+	}
+	to := quota.Object{Class: o.Class, Name: *name}
+	if err := checkName(to); err != nil {
 		return err
 	}
 	if isBuiltIn(o) {
 		return &Error{fmt.Sprintf("%s cannot be renamed: new system users come under it", named(o)), ""}
 	}
 	err := a.change(ctx, o.Class.String()+" set", o, func(tx pgx.Tx) (string, string, error) {
-		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE id = $1`, tableOf[o.Class], columnOf[o.Class]), id, to)
-		return o.Name, to, err
+		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE id = $1`, tableOf[o.Class], columnOf[o.Class]), id, to.Name)
+		return o.Name, to.Name, err
 	})
 	var e *Error
 	if errors.As(err, &e) { // the name that exists is the new one
-		return &Error{fmt.Sprintf("%s exists already", named(target)), fmt.Sprintf("mailctl %s show %s", o.Class, to)}
+		return &Error{fmt.Sprintf("%s exists already", named(to)), fmt.Sprintf("mailctl %s show %s", to.Class, to.Name)}
 	}
 	return err
 }
@@ -184,11 +190,15 @@ func (a *Admin) AddSubscription(ctx context.Context, name, plan string) error {
 	if err := checkName(o); err != nil {
 		return err
 	}
-	planID, err := a.find(ctx, quota.Object{Class: quota.Plan, Name: plan})
+	parent := quota.Object{Class: quota.Plan, Name: plan}
+	planID, err := a.find(ctx, parent)
 	if err != nil {
 		return err
 	}
 	return a.change(ctx, "subscription add", o, func(tx pgx.Tx) (string, string, error) {
+		if err := hold(ctx, tx, parent, planID); err != nil {
+			return "", "", err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO subscription (plan_id, name) VALUES ($1, $2)`, planID, name)
 		return "", "plan " + plan, err
 	})
@@ -201,15 +211,14 @@ func (a *Admin) SetSubscription(ctx context.Context, name string, newName, plan 
 	if err != nil {
 		return err
 	}
-	if plan != nil {
-		if err := a.move(ctx, o, id, quota.Object{Class: quota.Plan, Name: *plan}); err != nil {
-			return err
+	return a.together(ctx, func(b *Admin) error {
+		if plan != nil {
+			if err := b.move(ctx, o, id, quota.Object{Class: quota.Plan, Name: *plan}); err != nil {
+				return err
+			}
 		}
-	}
-	if newName != nil {
-		return a.rename(ctx, o, id, *newName)
-	}
-	return nil
+		return b.rename(ctx, o, id, newName)
+	})
 }
 
 // move puts an object under another parent: a subscription under a plan, a
@@ -221,6 +230,9 @@ func (a *Admin) move(ctx context.Context, o quota.Object, id quota.ID, parent qu
 	}
 	table, column, parentTable := tableOf[o.Class], parent.Class.String()+"_id", tableOf[parent.Class]
 	return a.change(ctx, o.Class.String()+" set", o, func(tx pgx.Tx) (string, string, error) {
+		if err := hold(ctx, tx, parent, parentID); err != nil {
+			return "", "", err
+		}
 		var was string
 		err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT p.name FROM %s o JOIN %s p ON p.id = o.%s WHERE o.id = $1 FOR UPDATE OF o`, table, parentTable, column), id).Scan(&was)
 		if err == nil {
@@ -240,11 +252,15 @@ func (a *Admin) AddDomain(ctx context.Context, name, subscription, documentRoot 
 	if err := checkDocumentRoot(documentRoot); err != nil {
 		return err
 	}
-	owner, err := a.find(ctx, quota.Object{Class: quota.Subscription, Name: subscription})
+	parent := quota.Object{Class: quota.Subscription, Name: subscription}
+	owner, err := a.find(ctx, parent)
 	if err != nil {
 		return err
 	}
 	return a.change(ctx, "domain add", o, func(tx pgx.Tx) (string, string, error) {
+		if err := hold(ctx, tx, parent, owner); err != nil {
+			return "", "", err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO domain (subscription_id, name, document_root) VALUES ($1, $2, nullif($3, ''))`, owner, o.Name, documentRoot)
 		return "", "subscription " + subscription, err
 	})
@@ -264,34 +280,54 @@ func (a *Admin) SetDomain(ctx context.Context, name string, newName, subscriptio
 	if err != nil {
 		return err
 	}
-	if subscription != nil {
-		if err := a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: *subscription}); err != nil {
-			return err
-		}
-	}
 	if documentRoot != nil {
 		if err := checkDocumentRoot(*documentRoot); err != nil {
 			return err
 		}
-		err := a.change(ctx, "domain set", o, func(tx pgx.Tx) (string, string, error) {
-			var was *string
-			err := tx.QueryRow(ctx, `SELECT document_root FROM domain WHERE id = $1 FOR UPDATE`, id).Scan(&was)
-			if err == nil {
-				_, err = tx.Exec(ctx, `UPDATE domain SET document_root = nullif($2, '') WHERE id = $1`, id, *documentRoot)
-			}
-			if was == nil {
-				was = new(string)
-			}
-			return "document root " + *was, "document root " + *documentRoot, err
-		})
-		if err != nil {
-			return err
-		}
 	}
 	if newName != nil {
-		return a.rename(ctx, o, id, strings.ToLower(*newName))
+		lower := strings.ToLower(*newName)
+		newName = &lower
 	}
-	return nil
+	return a.together(ctx, func(b *Admin) error {
+		if subscription != nil {
+			if err := b.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: *subscription}); err != nil {
+				return err
+			}
+		}
+		if documentRoot != nil {
+			if err := b.setDocumentRoot(ctx, o, id, *documentRoot); err != nil {
+				return err
+			}
+		}
+		if newName != nil {
+			if err := b.checkNoMailboxes(ctx, o, id); err != nil {
+				return err
+			}
+		}
+		return b.rename(ctx, o, id, newName)
+	})
+}
+
+// checkNoMailboxes keeps the addresses of mailboxes in their domain.
+func (a *Admin) checkNoMailboxes(ctx context.Context, domain quota.Object, id quota.ID) error {
+	return pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT FROM domain WHERE id = $1 FOR UPDATE`, id); err != nil {
+			return err
+		}
+		return checkChildren(ctx, tx, domain, id)
+	})
+}
+
+func (a *Admin) setDocumentRoot(ctx context.Context, domain quota.Object, id quota.ID, path string) error {
+	return a.change(ctx, "domain set", domain, func(tx pgx.Tx) (string, string, error) {
+		var was string
+		err := tx.QueryRow(ctx, `SELECT coalesce(document_root, '') FROM domain WHERE id = $1 FOR UPDATE`, id).Scan(&was)
+		if err == nil {
+			_, err = tx.Exec(ctx, `UPDATE domain SET document_root = nullif($2, '') WHERE id = $1`, id, path)
+		}
+		return "document root " + was, "document root " + path, err
+	})
 }
 
 // AddMailbox makes a mailbox of the domain of its address, which must be there.
@@ -301,11 +337,15 @@ func (a *Admin) AddMailbox(ctx context.Context, address string) error {
 		return err
 	}
 	_, domain, _ := strings.Cut(o.Name, "@")
-	domainID, err := a.find(ctx, quota.Object{Class: quota.Domain, Name: domain})
+	parent := quota.Object{Class: quota.Domain, Name: domain}
+	domainID, err := a.find(ctx, parent)
 	if err != nil {
 		return err
 	}
 	return a.change(ctx, "mailbox add", o, func(tx pgx.Tx) (string, string, error) {
+		if err := hold(ctx, tx, parent, domainID); err != nil {
+			return "", "", err
+		}
 		_, err := tx.Exec(ctx, `INSERT INTO mailbox (domain_id, address) VALUES ($1, $2)`, domainID, o.Name)
 		return "", "domain " + domain, err
 	})
@@ -322,43 +362,8 @@ func (a *Admin) SetMailbox(ctx context.Context, address, newAddress string) erro
 	if _, is, _ := strings.Cut(strings.ToLower(newAddress), "@"); is != was {
 		return &Error{fmt.Sprintf("mailbox %s belongs to domain %s, and so must its new name", o.Name, was), "mailctl mailbox add " + newAddress}
 	}
-	return a.rename(ctx, o, id, strings.ToLower(newAddress))
-}
-
-// AddUser makes known a login of this host, under a subscription: by default
-// the one of his own name.
-func (a *Admin) AddUser(ctx context.Context, name, subscription string) error {
-	o := quota.Object{Class: quota.User, Name: name}
-	uid, ok := lookup(name)
-	if !ok {
-		return &Error{fmt.Sprintf("there is no login %s on this host", name), "getent passwd " + name}
-	}
-	if _, err := a.store.Find(ctx, o); err == nil {
-		return &Error{fmt.Sprintf("%s exists already", named(o)), fmt.Sprintf("mailctl user set %s --subscription NAME", name)}
-	}
-	if subscription != "" {
-		if _, err := a.find(ctx, quota.Object{Class: quota.Subscription, Name: subscription}); err != nil {
-			return err
-		}
-	}
-	id, _, _, err := a.store.EnsureUser(ctx, uid, name)
-	if err != nil {
-		return err
-	}
-	if subscription != "" {
-		return a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: subscription})
-	}
-	return a.change(ctx, "user add", o, func(pgx.Tx) (string, string, error) { return "", fmt.Sprintf("uid %d", uid), nil })
-}
-
-// SetUser puts a system user under another subscription.
-func (a *Admin) SetUser(ctx context.Context, name, subscription string) error {
-	o := quota.Object{Class: quota.User, Name: name}
-	id, err := a.find(ctx, o)
-	if err != nil {
-		return err
-	}
-	return a.move(ctx, o, id, quota.Object{Class: quota.Subscription, Name: subscription})
+	newAddress = strings.ToLower(newAddress)
+	return a.rename(ctx, o, id, &newAddress)
 }
 
 // children of each class: what must be gone before an object can be removed.
@@ -387,16 +392,24 @@ func (a *Admin) Remove(ctx context.Context, o quota.Object) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf(`SELECT FROM %s WHERE id = $1 FOR UPDATE`, tableOf[o.Class]), id); err != nil {
 			return "", "", err
 		}
-		for _, child := range children[o.Class] {
-			var n int64
-			if err := tx.QueryRow(ctx, child.sql, id).Scan(&n); err != nil {
-				return "", "", err
-			}
-			if n > 0 {
-				return "", "", &Error{fmt.Sprintf("%s still has %d of class %s", named(o), n, child.class), fmt.Sprintf("mailctl %s list, then move or remove them", child.class)}
-			}
+		if err := checkChildren(ctx, tx, o, id); err != nil {
+			return "", "", err
 		}
 		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET removed_at = now() WHERE id = $1`, tableOf[o.Class]), id)
 		return o.Name, "", err
 	})
+}
+
+// checkChildren refuses if something belongs to an object.
+func checkChildren(ctx context.Context, tx pgx.Tx, o quota.Object, id quota.ID) error {
+	for _, child := range children[o.Class] {
+		var n int64
+		if err := tx.QueryRow(ctx, child.sql, id).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return &Error{fmt.Sprintf("%s still has %d of class %s", named(o), n, child.class), fmt.Sprintf("mailctl %s list, then move or remove them", child.class)}
+		}
+	}
+	return nil
 }

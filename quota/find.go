@@ -14,7 +14,11 @@ type NotFoundError struct{ Object Object }
 
 func (e *NotFoundError) Error() string {
 	if e.Object.Class == User {
-		return "no system user " + e.Object.Name + " on this host has called sendmail yet"
+		name, host, other := strings.Cut(e.Object.Name, "@")
+		if !other {
+			host = "this host"
+		}
+		return "no system user " + name + " of " + host + " has called sendmail yet"
 	}
 	return "there is no " + strings.Replace(e.Object.String(), ":", " ", 1)
 }

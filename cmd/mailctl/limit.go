@@ -102,7 +102,12 @@ func number(v *int64) string {
 	return fmt.Sprint(*v)
 }
 
-// limitInForce is one limit of limit show --json.
+// limitsInForce are the body of limit show OBJECT --json.
+type limitsInForce struct {
+	Object string                  `json:"object"`
+	Limits map[string]limitInForce `json:"limits"`
+}
+
 type limitInForce struct {
 	Limit *int64 `json:"limit"` // null: unlimited
 	From  string `json:"from"`  // class of the object on which it is set, "" if nowhere
@@ -124,7 +129,7 @@ func (a *app) showLimits(ctx context.Context, o quota.Object) error {
 		for name, l := range limits {
 			force[name] = limitInForce{l.Limit, l.From}
 		}
-		return a.printJSON(map[string]any{"object": o.String(), "limits": force})
+		return a.printJSON(limitsInForce{o.String(), force})
 	}
 	var rows [][]any
 	for l := range quota.Limit(quota.NumLimits) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sendmail-wrapper/admin"
 	"sendmail-wrapper/quota"
@@ -172,7 +173,13 @@ func given[T any](c *cobra.Command, name string, value *T) *T {
 
 // needFlag refuses a change that changes nothing.
 func needFlag(c *cobra.Command) error {
-	if c.Flags().NFlag() == 0 {
+	changes := 0
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && f.Name != "why" {
+			changes++
+		}
+	})
+	if changes == 0 {
 		return &failure{exUsage, "nothing to change: give an option", c.CommandPath() + " --help"}
 	}
 	return nil

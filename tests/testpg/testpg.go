@@ -24,10 +24,12 @@ import (
 // that uses this package calls it:
 //
 //	func TestMain(m *testing.M) { testpg.Main(m) }
-func Main(m *testing.M) {
-	code := m.Run()
-	shared.stop()
-	os.Exit(code)
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a program that has more to do; it returns the exit status.
+func Run(m *testing.M) int {
+	defer shared.stop()
+	return m.Run()
 }
 
 // New returns a connection string to a fresh database with the schema, as its

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"sendmail-wrapper/origin"
+	"sendmail-wrapper/quota"
+	"sendmail-wrapper/tests/testpg"
+	"sendmail-wrapper/wire"
+)
+
+// testMain lets testscript run mailctl as a program, and testpg end its server.
+type testMain struct{ m *testing.M }
+
+func (t testMain) Run() int { return testpg.Run(t.m) }
+
+func TestMain(m *testing.M) {
+	testscript.Main(testMain{m}, map[string]func(){"mailctl": main})
+}
+
+// TestScripts runs testdata/*.txtar, one a promise. Each has a database of its
+// own, named in mailquotad.conf of its directory as $CONF, and the commands:
+//
+//	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [sender=S] [ago=DURATION]: a message is decided
+//	sql STATEMENT: as the owner of the database
+//	answer BODY: somebody answers at the daemon's socket, once
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			database := testpg.New(e.T().(testing.TB))
+			conf := filepath.Join(e.WorkDir, "mailquotad.conf")
+			e.Setenv("CONF", conf)
+			e.Setenv("SOCKET", filepath.Join(e.WorkDir, "s"))
+			e.Setenv("TZ", "UTC")
+			e.Values["database"] = database
+			text := fmt.Sprintf("database = %q\ndatabase-owner = %q\nhost = \"host1\"\nsocket = %q\n",
+				testpg.As(database, "mailquotad"), database, filepath.Join(e.WorkDir, "s"))
+			return os.WriteFile(conf, []byte(text), 0o600)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"send": send, "sql": sql, "answer": answer,
+		},
+	})
+}
+
+func send(ts *testscript.TestScript, _ bool, args []string) {
+	pool, err := pgxpool.New(context.Background(), testpg.As(ts.Value("database").(string), "mailquotad"))
+	ts.Check(err)
+	defer pool.Close()
+	uid, err := strconv.ParseUint(args[0], 10, 32)
+	ts.Check(err)
+	recipients, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	m := quota.Message{ID: uuid.Must(uuid.NewV7()), Recipients: recipients, Size: 1000, Sender: args[1] + "@host1.example",
+		Origin: origin.Origin{UID: uint32(uid), User: args[1], Kind: origin.Shell, KindProof: origin.Claimed}}
+	for _, arg := range args[3:] {
+		name, value, _ := strings.Cut(arg, "=")
+		value, err := strconv.Unquote(`"` + value + `"`)
+		ts.Check(err)
+		switch name {
+		case "kind":
+			m.Origin.Kind, m.Origin.KindProof = origin.Kind(value), origin.Kernel
+		case "script":
+			m.Origin.Script = origin.Fact{Value: value, Proof: origin.Claimed}
+		case "crontab":
+			m.Origin.Crontab = origin.Fact{Value: value, Proof: origin.System}
+		case "sender":
+			m.Sender = value
+		default:
+			ts.Fatalf("send: %s is not known", arg)
+		}
+	}
+	_, err = quota.NewStore(pool, "host1", 1000).Decide(context.Background(), []quota.Message{m})
+	ts.Check(err)
+}
+
+func sql(ts *testscript.TestScript, _ bool, args []string) {
+	pool, err := pgxpool.New(context.Background(), ts.Value("database").(string))
+	ts.Check(err)
+	defer pool.Close()
+	var text string
+	err = pool.QueryRow(context.Background(), args[0]).Scan(&text)
+	ts.Check(err)
+	_, err = ts.Stdout().Write([]byte(text + "\n"))
+	ts.Check(err)
+}
+
+func answer(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ts.Getenv("SOCKET"), Net: "unix"})
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	go func() {
+		c, err := l.AcceptUnix()
+		l.Close()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		if _, _, err := wire.ReadRequest(c); err == nil {
+			_ = wire.WriteReply(c, &wire.Reply{Verdict: wire.VerdictAccept, Body: []byte(args[0])})
+		}
+	}()
+}
+
+// TestEveryCommandHelps: each has a line that says what it does, and an example.
+func TestEveryCommandHelps(t *testing.T) {
+	a := &app{stdout: io.Discard, stderr: io.Discard}
+	count := 0
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		count++
+		if c.Short == "" || !strings.Contains(c.Example, "mailctl") && !strings.Contains(c.Example, "systemctl") {
+			t.Errorf("%s: %q, examples %q", c.CommandPath(), c.Short, c.Example)
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(a.root())
+	if count < 40 {
+		t.Errorf("%d commands", count)
+	}
+}
+
+// TestManual: mailctl(8) names every command.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../../man/mailctl.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{}
+	for _, c := range a.root().Commands() {
+		if !strings.Contains(string(manual), c.Name()) {
+			t.Errorf("mailctl(8) does not name %s", c.Name())
+		}
+		if c.Name() != "limit" && c.Name() != "report" && c.Name() != "database" {
+			continue
+		}
+		for _, sub := range c.Commands() {
+			if !strings.Contains(string(manual), ".It Cm "+c.Name()+" "+sub.Name()) {
+				t.Errorf("mailctl(8) does not explain %s %s", c.Name(), sub.Name())
+			}
+		}
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		in   string
+		want time.Time
+	}{
+		{"", time.Time{}}, {"24h", now.Add(-24 * time.Hour)}, {"7d", now.Add(-7 * 24 * time.Hour)}, {"90m", now.Add(-90 * time.Minute)},
+		{"2026-11-23T14:00:00Z", time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)},
+		{"2026-11-23", time.Date(2026, 11, 23, 0, 0, 0, 0, time.Local)},
+		{"2026-11-23 14:05", time.Date(2026, 11, 23, 14, 5, 0, 0, time.Local)},
+	} {
+		got, err := parseTime(c.in, now)
+		if err != nil || !got.Equal(c.want) {
+			t.Errorf("%q: %v, %v", c.in, got, err)
+		}
+	}
+	for _, in := range []string{"yesterday", "-1h", "-3d", "24", "2026-13-01"} {
+		if got, err := parseTime(in, now); err == nil {
+			t.Errorf("%q: %v", in, got)
+		}
+	}
+}
+
+// TestJSONIsOneLine: programs read a line an object.
+func TestJSONIsOneLine(t *testing.T) {
+	var out strings.Builder
+	a := &app{stdout: &out}
+	if err := a.printJSON(map[string]string{"a": "<b>\n&"}); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "{\"a\":\"<b>\\n&\"}\n" || !json.Valid([]byte(out.String())) {
+		t.Errorf("%q", out.String())
+	}
+}
