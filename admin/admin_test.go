@@ -191,7 +191,7 @@ func TestRefused(t *testing.T) {
 		{b.AddUser(ctx, "no-such-login", ""), "there is no login no-such-login on this host", "getent passwd no-such-login"},
 		{b.AddUser(ctx, "daemon", ""), "user daemon exists already", "mailctl user set daemon --subscription NAME"},
 		{b.AddUser(ctx, "bin", "nobody"), "there is no subscription nobody", "mailctl subscription list"},
-		{b.SetUser(ctx, "bin", "acme"), "no system user bin on this host has called sendmail yet", "mailctl user list"},
+		{b.SetUser(ctx, "bin", "acme"), "no system user bin of this host has called sendmail yet", "mailctl user list"},
 		{b.SetPlan(ctx, "default", ptr("usual"), nil), "plan default cannot be renamed: new system users come under it", ""},
 		{b.SetPlan(ctx, "gold", ptr("system"), ptr(true)), "plan system exists already", "mailctl plan show system"},
 		{b.SetSubscription(ctx, "acme", ptr("rival"), ptr("default")), "subscription rival exists already", "mailctl subscription show rival"},

@@ -1,10 +1,10 @@
 // Package report reads message rows for an administrator: single messages, who
 // sent most, and who tried to send more than he may.
 //
-// Rows are read in pages of a few thousand, each in a snapshot of its own: one
-// that stays open for the time of a long report would keep PostgreSQL from
-// cleaning up the counters, and slow down all mail. Conditions on the time leave
-// out the partitions of other days.
+// Rows are read in pages of a few thousand, and sums made day by day, each in a
+// snapshot of its own: one that stays open for the time of a long report would
+// keep PostgreSQL from cleaning up the counters, and slow down all mail.
+// Conditions on the time leave out the partitions of other days.
 package report
 
 import (
@@ -235,96 +235,4 @@ func refusedBy(id quota.ID, name string, limit int16) string {
 		return ""
 	}
 	return quota.Object{Class: id.Class(), Name: name}.String() + " " + quota.Limit(limit).String()
-}
-
-// Attempt is a group of refused messages: those of one source that one limit,
-// or one reason, refused.
-type Attempt struct {
-	RefusedBy  string  `json:"refused_by"`
-	User       *string `json:"user"`
-	Kind       string  `json:"kind"`
-	Script     *string `json:"script"`
-	Crontab    *string `json:"crontab"`
-	Attempts   int64   `json:"attempts"`
-	Recipients int64   `json:"recipients"`
-	First      Time    `json:"first"`
-	Last       Time    `json:"last"`
-}
-
-// Attempts returns who tried to send more than he may, most attempts first, at
-// most limit of them.
-func Attempts(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int) ([]Attempt, error) {
-	f.Refused = true
-	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT m.refused_object, m.refused_limit, `+refuserName+` AS refuser,
-       CASE WHEN m.refused_object IS NULL THEN m.refused_why END AS reason,
-       u.name, m.kind, m.script, m.crontab, count(*), sum(m.recipients)::bigint, min(m.at), max(m.at)`+from+
-		` WHERE `+conditions+`
- GROUP BY m.refused_object, m.refused_limit, reason, u.name, m.kind, m.script, m.crontab
- ORDER BY count(*) DESC, max(m.at) DESC LIMIT `+strconv.Itoa(limit), args...)
-	if err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attempt, err error) {
-		var object *quota.ID
-		var number *int16
-		var refuser, reason *string
-		var first, last time.Time
-		err = row.Scan(&object, &number, &refuser, &reason, &a.User, &a.Kind, &a.Script, &a.Crontab, &a.Attempts, &a.Recipients, &first, &last)
-		if object != nil && number != nil && refuser != nil {
-			a.RefusedBy = refusedBy(*object, *refuser, *number)
-		} else if reason != nil {
-			a.RefusedBy = *reason
-		}
-		a.First, a.Last = Time(first), Time(last)
-		return a, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	return list, nil
-}
-
-// Sender is what one source sent.
-type Sender struct {
-	Name       *string `json:"name"` // null: not known
-	Messages   int64   `json:"messages"`
-	Recipients int64   `json:"recipients"`
-	Refused    int64   `json:"refused"` // messages that were not let through
-	First      Time    `json:"first"`
-	Last       Time    `json:"last"`
-}
-
-// TopColumns are what Top can count by.
-var TopColumns = []string{"script", "crontab", "user", "subscription", "domain", "site", "sender", "kind", "host"}
-
-var topSQL = map[string]string{
-	"script": "m.script", "crontab": "m.crontab", "user": "u.name", "subscription": "s.name", "domain": "d.name", "site": "m.site",
-	"sender": "m.sender", "kind": "m.kind", "host": "(SELECT name FROM host WHERE id = m.host_id)",
-}
-
-// Top returns who sent most, by one of TopColumns, at most limit of them.
-// Messages and recipients are those let through.
-func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int) ([]Sender, error) {
-	column, ok := topSQL[by]
-	if !ok {
-		return nil, fmt.Errorf("cannot count by %q: there are %s", by, strings.Join(TopColumns, ", "))
-	}
-	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT `+column+` AS name, count(*) FILTER (WHERE m.decision = 1),
-       coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint, count(*) FILTER (WHERE m.decision = 2), min(m.at), max(m.at)`+from+
-		` WHERE `+conditions+` GROUP BY 1 ORDER BY 3 DESC, 4 DESC, 1 LIMIT `+strconv.Itoa(limit), args...)
-	if err != nil {
-		return nil, fmt.Errorf("read senders: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Sender, err error) {
-		var first, last time.Time
-		err = row.Scan(&s.Name, &s.Messages, &s.Recipients, &s.Refused, &first, &last)
-		s.First, s.Last = Time(first), Time(last)
-		return s, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read senders: %w", err)
-	}
-	return list, nil
 }

@@ -81,7 +81,6 @@ func split(kinds []byte, address func(from, to int)) {
 		}
 	}
 	wordMayFollow, inGroup := true, false
-	opening := true // a < may be left of here
 	right := len(kinds)
 	for i := len(kinds) - 1; i >= 0; i-- {
 		switch kind := kinds[i]; {
@@ -94,15 +93,11 @@ func split(kinds []byte, address func(from, to int)) {
 				i--
 			}
 			right = i
-		case kind == '>' && opening:
-			open := lastIndex(kinds[:i], "<")
-			if opening = open >= 0; !opening {
-				wordMayFollow = true
-				continue
-			}
+		case kind == '>':
 			group(i, right)
+			open := lastIndex(kinds[:i], "<") // without one, all to the left is one address
 			group(open, i)
-			i = lastIndex(kinds[:open], ">;,:") + 1 // the name
+			i = lastIndex(kinds[:max(open, 0)], ">;,:") + 1 // the name
 			right, wordMayFollow = i, true
 		case kind == word:
 			if !wordMayFollow {

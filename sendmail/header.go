@@ -47,6 +47,7 @@ type scanner struct {
 	envelope   *Envelope
 	recipients int
 	resent     int
+	isResent   bool
 
 	current field
 	started bool   // a field has begun, which a line with leading space continues
@@ -170,6 +171,7 @@ func (s *scanner) endField() {
 	case recipientField:
 		s.recipients += countAddresses(string(s.value)) + s.beyond
 	case resentField:
+		s.isResent = true
 		s.resent += countAddresses(string(s.value)) + s.beyond
 	case phpField:
 		keepFirst(&e.PHPScript, s.value)

@@ -89,8 +89,9 @@ func (p *Profile) Scan(c Call, message io.Reader) (Envelope, error) {
 	s := scanner{call: c, envelope: &e}
 	err := s.scan(message)
 	if c.FromHeader {
-		// Resent- fields take the place of the others (RFC 5322, 3.6.6).
-		if s.resent > 0 {
+		// Resent- fields take the place of the others (RFC 5322, 3.6.6), even
+		// where they name nobody.
+		if s.isResent {
 			e.Recipients += s.resent
 		} else {
 			e.Recipients += s.recipients

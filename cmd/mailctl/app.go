@@ -32,6 +32,10 @@ const (
 	exConfig      = 78 // the configuration is wrong
 )
 
+// onlyRoot is the hint for those who may not read the configuration, or are
+// strangers to the database.
+const onlyRoot = "only root may do this; mailctl usage shows your own limits"
+
 // failure is an error with the exit status and hint that it was born with.
 type failure struct {
 	exit int
@@ -96,7 +100,7 @@ func (a *app) explain(err error, command *cobra.Command) (exit int, hint string)
 	case errors.As(err, &schema):
 		return exUnavailable, ""
 	case os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28")):
-		return exNoPerm, "only root may do this: sudo " + command.CommandPath()
+		return exNoPerm, onlyRoot
 	case errors.As(err, &unreachable):
 		return exUnavailable, "systemctl status mailquotad"
 	case errors.As(err, &connect) && a.config.Private():
@@ -124,8 +128,11 @@ func (a *app) root() *cobra.Command {
 		Example: "  mailctl usage\n  mailctl limit set plan:default messages/hour 100\n  mailctl report attempts --since 24h",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRun: func(*cobra.Command, []string) {
-			a.started = true
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			// Cobra looks for options that must be there only after this.
+			err := c.ValidateRequiredFlags()
+			a.started = err == nil
+			return err
 		},
 		SilenceErrors: true, SilenceUsage: true,
 	}
@@ -152,7 +159,7 @@ func (a *app) loadConfig() error {
 	}
 	c, err := config.Load(a.configPath)
 	if errors.Is(err, fs.ErrPermission) {
-		return &failure{exNoPerm, err.Error(), "only root may do this: use sudo"}
+		return &failure{exNoPerm, err.Error(), onlyRoot}
 	}
 	if err != nil {
 		return &failure{exConfig, err.Error(), "man 5 mailquotad.conf"}

@@ -45,8 +45,9 @@ func (a *app) databaseCommands() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "check", Short: "prove that the counters equal the messages", Args: cobra.NoArgs,
-			Long:    "check compares the counters of all objects with the sums over the messages of the last hour and day, in one snapshot.\nIts exit status is 1 if they differ.",
+			Use: "check", Short: "check schema, partitions and rights, and prove that the counters equal the messages", Args: cobra.NoArgs,
+			Long: "check looks whether the schema is of this version, whether today's and tomorrow's partitions are there, and whether\n" +
+				"the role may write what it must and nothing else. It compares the counters of all objects with the sums over the messages of the last hour and day, in one snapshot.\nIts exit status is 1 if anything is wrong.",
 			Example: "  mailctl database check\n  mailctl database check --json",
 			RunE:    func(c *cobra.Command, _ []string) error { return a.checkDatabase(c.Context()) },
 		},
@@ -130,29 +131,63 @@ func (a *app) checkDatabase(ctx context.Context) error {
 	if err := a.connect(ctx); err != nil {
 		return err
 	}
+	problems, err := a.structure(ctx)
+	if err != nil {
+		return err
+	}
 	mismatches, err := a.store.Prove(ctx)
 	if err != nil {
 		return err
 	}
+	ok := len(problems) == 0 && len(mismatches) == 0
 	if a.json {
 		list := []map[string]any{}
 		for _, m := range mismatches {
 			list = append(list, map[string]any{"object": m.Object.String(), "limit": m.Limit.String(), "counter": m.Counter, "messages": m.Events})
 		}
-		if err := a.printJSON(map[string]any{"ok": len(list) == 0, "mismatches": list}); err != nil {
+		if err := a.printJSON(map[string]any{"ok": ok, "problems": problems, "mismatches": list}); err != nil || ok {
 			return err
 		}
-	} else if len(mismatches) == 0 {
+		return &failure{exWrong, "", ""}
+	}
+	if ok {
 		return a.done("schema version %d; the counters equal the messages", sqlschema.Latest())
-	} else {
+	}
+	for _, p := range problems {
+		fmt.Fprintln(a.stderr, "mailctl: problem:", p)
+	}
+	if len(mismatches) > 0 {
+		fmt.Fprintf(a.stderr, "mailctl: problem: %d counters differ from the messages\n", len(mismatches))
 		var rows [][]any
 		for _, m := range mismatches {
 			rows = append(rows, []any{m.Object.String(), m.Limit.String(), m.Counter, m.Events})
 		}
 		report.Table(a.stdout, []string{"object", "window", "counter", "messages"}, rows)
 	}
-	if len(mismatches) == 0 {
-		return nil
+	return &failure{exWrong, "", ""}
+}
+
+// structure returns what is wrong with partitions and rights.
+func (a *app) structure(ctx context.Context) ([]string, error) {
+	rows, err := a.pool.Query(ctx, `WITH day AS (SELECT (now() AT TIME ZONE 'UTC')::date + n AS d FROM generate_series(0, 1) n)
+SELECT 'there is no partition for ' || d || ': does mailquotad run?' FROM day WHERE to_regclass('messages_' || to_char(d, 'YYYYMMDD')) IS NULL
+UNION ALL
+SELECT current_user || ' may not ' || lower(p) || ' ' || t
+  FROM (VALUES ('usage', 'SELECT'), ('usage', 'INSERT'), ('usage', 'UPDATE'), ('messages', 'SELECT'), ('messages', 'INSERT'), ('audit', 'INSERT')) r (t, p)
+ WHERE NOT has_table_privilege(t, p)
+UNION ALL
+SELECT current_user || ' may ' || lower(p) || ' ' || t || ', which is written once'
+  FROM (VALUES ('messages', 'UPDATE'), ('messages', 'DELETE'), ('audit', 'UPDATE'), ('audit', 'DELETE')) r (t, p)
+ WHERE has_table_privilege(t, p)`)
+	if err != nil {
+		return nil, fmt.Errorf("check partitions and rights: %w", err)
 	}
-	return &failure{exWrong, fmt.Sprintf("%d counters differ from the messages", len(mismatches)), ""}
+	problems, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("check partitions and rights: %w", err)
+	}
+	if problems == nil {
+		problems = []string{}
+	}
+	return problems, nil
 }
