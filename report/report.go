@@ -67,8 +67,8 @@ func (t Time) MarshalJSON() ([]byte, error) { return json.Marshal(t.String()) }
 // String is RFC 3339.
 func (t Time) String() string { return time.Time(t).UTC().Format("2006-01-02T15:04:05.000000Z") }
 
-// where are the conditions of a filter, for aliases m, u, s and d, and their
-// arguments.
+// where are the conditions of a filter, for alias m, and their arguments. The
+// objects of a name are all that ever had it, also removed ones.
 func (f *Filter) where() (conditions string, args []any) {
 	since, until := f.Since, f.Until
 	if until.IsZero() {
@@ -84,7 +84,10 @@ func (f *Filter) where() (conditions string, args []any) {
 		conditions += " AND " + strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args)))
 	}
 	for _, c := range []struct{ condition, value string }{
-		{"u.name = ?", f.User}, {"s.name = ?", f.Subscription}, {"d.name = ?", strings.ToLower(f.Domain)}, {"strpos(m.script, ?) > 0", f.Script},
+		{"m.user_id IN (SELECT id FROM system_user WHERE name = ?)", f.User},
+		{"m.subscription_id IN (SELECT id FROM subscription WHERE name = ?)", f.Subscription},
+		{"m.domain_id IN (SELECT id FROM domain WHERE name = ?)", strings.ToLower(f.Domain)},
+		{"strpos(m.script, ?) > 0", f.Script},
 	} {
 		if c.value != "" {
 			add(c.condition, c.value)
@@ -96,9 +99,8 @@ func (f *Filter) where() (conditions string, args []any) {
 	return conditions, args
 }
 
-// from joins a row with the names of its objects, also of removed ones.
-const from = `
-  FROM messages m
+// names joins rows m with the names of their objects, also of removed ones.
+const names = `
   LEFT JOIN system_user u ON u.id = m.user_id
   LEFT JOIN subscription s ON s.id = m.subscription_id
   LEFT JOIN domain d ON d.id = m.domain_id
@@ -140,7 +142,7 @@ func Messages(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int, each
 			after += fmt.Sprintf(" AND m.at >= $%d", len(args)+1)
 			now = append(slices.Clip(args), time.Time(last.Time), last.ID)
 		}
-		page, err := readPage(ctx, pool, conditions+after+" ORDER BY m.at, m.id LIMIT "+strconv.Itoa(pageSize), now)
+		page, err := readPage(ctx, pool, conditions+after, "m.at, m.id", pageSize, now)
 		if err != nil {
 			return err
 		}
@@ -167,7 +169,7 @@ func newest(ctx context.Context, pool *pgxpool.Pool, f *Filter, limit int) ([]Me
 			now = append(slices.Clip(args), time.Time(list[n-1].Time), list[n-1].ID)
 		}
 		size := min(limit-len(list), pageSize)
-		page, err := readPage(ctx, pool, conditions+before+" ORDER BY m.at DESC, m.id DESC LIMIT "+strconv.Itoa(size), now)
+		page, err := readPage(ctx, pool, conditions+before, "m.at DESC, m.id DESC", size, now)
 		if err != nil {
 			return nil, err
 		}
@@ -180,13 +182,16 @@ func newest(ctx context.Context, pool *pgxpool.Pool, f *Filter, limit int) ([]Me
 	return list, nil
 }
 
-func readPage(ctx context.Context, pool *pgxpool.Pool, rest string, args []any) ([]Message, error) {
+// readPage looks for the rows of a page first, and then for their names, so that
+// no others are joined.
+func readPage(ctx context.Context, pool *pgxpool.Pool, conditions, order string, size int, args []any) ([]Message, error) {
 	rows, err := pool.Query(ctx, `SELECT m.id, m.at, h.name, m.uid, u.name, s.name, d.name, b.address, m.kind, m.script, m.crontab, m.site,
        m.sender, m.recipients, m.size, m.decision, m.refused_object, m.refused_limit, `+refuserName+`, m.refused_why,
-       m.kind_proof, m.script_proof, m.crontab_proof, m.site_proof`+from+`
+       m.kind_proof, m.script_proof, m.crontab_proof, m.site_proof
+  FROM (SELECT * FROM messages m WHERE `+conditions+` ORDER BY `+order+` LIMIT `+strconv.Itoa(size)+`) m`+names+`
   LEFT JOIN mailbox b ON b.id = m.mailbox_id
   JOIN host h ON h.id = m.host_id
- WHERE `+rest, args...)
+ ORDER BY `+order, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read messages: %w", err)
 	}

@@ -103,7 +103,7 @@ func attemptsOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter) ([]Attemp
 	conditions, args := f.where()
 	rows, err := pool.Query(ctx, `SELECT m.refused_object, m.refused_limit, `+refuserName+` AS refuser,
        CASE WHEN m.refused_object IS NULL THEN m.refused_why END AS reason,
-       u.name, m.kind, m.script, m.crontab, count(*), sum(m.recipients)::bigint, min(m.at), max(m.at)`+from+
+       u.name, m.kind, m.script, m.crontab, count(*), sum(m.recipients)::bigint, min(m.at), max(m.at) FROM messages m`+names+
 		` WHERE `+conditions+`
  GROUP BY m.refused_object, m.refused_limit, reason, u.name, m.kind, m.script, m.crontab`, args...)
 	if err != nil {
@@ -185,7 +185,7 @@ func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int
 func sendersOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter, column string) ([]Sender, error) {
 	conditions, args := f.where()
 	rows, err := pool.Query(ctx, `SELECT `+column+` AS name, count(*) FILTER (WHERE m.decision = 1),
-       coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint, count(*) FILTER (WHERE m.decision = 2), min(m.at), max(m.at)`+from+
+       coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint, count(*) FILTER (WHERE m.decision = 2), min(m.at), max(m.at) FROM messages m`+names+
 		` WHERE `+conditions+` GROUP BY 1`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read senders: %w", err)

@@ -12,5 +12,6 @@ SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + n * inte
 	err = report.Messages(t.Context(), pool, report.Filter{}, 0, func(*report.Message) error { n++; if n%5000==0 { worst=max(worst, time.Since(last)); last=time.Now() }; if n == 250000 { return fmt.Errorf("enough") }; return nil })
 	t.Log("250000 rows", time.Since(start), "worst page", worst, err)
 	start = time.Now(); report.Messages(t.Context(), pool, report.Filter{}, 100, func(*report.Message) error { return nil }); t.Log("newest 100", time.Since(start))
+	start = time.Now(); report.Messages(t.Context(), pool, report.Filter{User: "u2"}, 100, func(*report.Message) error { return nil }); t.Log("newest 100 of u2", time.Since(start))
 	start = time.Now(); report.Top(t.Context(), pool, report.Filter{}, "script", 20); t.Log("top", time.Since(start))
 }
