@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,7 +36,8 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	}
 	// Not by its offset, which the caller shares.
 	envelope, err := profile.Scan(call, io.NewSectionReader(content, 0, size))
-	if err != nil {
+	tooLong := errors.Is(err, sendmail.ErrHeaderTooLong)
+	if err != nil && !tooLong {
 		return s.wrong(peer, fmt.Errorf("read the message: %w", err))
 	}
 	content.Close()
@@ -51,6 +53,8 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	switch {
 	case call.Mode == sendmail.SMTP:
 		m.Forbidden = "an SMTP dialogue (sendmail -bs) cannot be counted yet: use sendmail -t, or SMTP to this host"
+	case tooLong:
+		m.Forbidden = err.Error()
 	case request.Truncated:
 		m.Forbidden = "the message is longer than max-message-size of this server"
 	case m.Recipients == 0:

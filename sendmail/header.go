@@ -18,6 +18,10 @@ const (
 	// looked for.
 	maxHeader = 1 << 20
 
+	// maxRecipientHeader bounds how much is read to find recipients: nobody
+	// means a longer header, and to read one is work for the daemon.
+	maxRecipientHeader = 16 << 20
+
 	// maxText is what is kept of fields for the report: a line of RFC 5322, 2.1.1.
 	maxText = 998
 )
@@ -39,6 +43,9 @@ const (
 	messageIDField
 	subjectField
 )
+
+// ErrHeaderTooLong is what Scan returns for a header of more than 16 MiB.
+var ErrHeaderTooLong = errors.New("the header is longer than 16 MiB")
 
 // scanner reads a header as Postfix does: rec_streamlf.c and mime_state.c for
 // lines, is_header.c for what a field is, sendmail.c for From_ lines and dots.
@@ -69,6 +76,9 @@ func (s *scanner) scan(message io.Reader) error {
 		if len(line) == 0 || !s.call.FromHeader && s.read > maxHeader {
 			break
 		}
+		if s.read > maxRecipientHeader {
+			return ErrHeaderTooLong
+		}
 		if fromLines && isFromLine(line) {
 			if !whole && !skipLine(r) {
 				break
@@ -84,6 +94,10 @@ func (s *scanner) scan(message io.Reader) error {
 			whole = err == nil || len(line) == 0
 			if err != nil && !errors.Is(err, bufio.ErrBufferFull) && !errors.Is(err, io.EOF) {
 				return err
+			}
+			s.read += len(line)
+			if s.read > maxRecipientHeader {
+				return ErrHeaderTooLong
 			}
 			s.append(line)
 		}

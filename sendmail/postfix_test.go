@@ -3,6 +3,7 @@ package sendmail
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -228,6 +229,35 @@ func TestHugeFields(t *testing.T) {
 	if bytes > 100 {
 		t.Errorf("%v allocations for a field that nobody reads", bytes)
 	}
+}
+
+// TestEndlessHeader: a header that goes on for ever is read to a bound, whether
+// in one line or in many.
+func TestEndlessHeader(t *testing.T) {
+	call := Call{Mode: Submit, FromHeader: true}
+	for _, unit := range []string{"y", "y\n ", "y\nX: ", "y\nTo: a@x, "} {
+		endless := io.MultiReader(strings.NewReader("X: "), &repeated{unit: unit})
+		if _, err := postfix.Scan(call, endless); err != ErrHeaderTooLong {
+			t.Errorf("%q: %v", unit, err)
+		}
+		if _, err := postfix.Scan(Call{Mode: Submit}, io.MultiReader(strings.NewReader("X: "), &repeated{unit: unit})); err != nil && err != ErrHeaderTooLong {
+			t.Errorf("%q without -t: %v", unit, err)
+		}
+	}
+}
+
+// repeated is a reader that never ends.
+type repeated struct {
+	unit string
+	at   int
+}
+
+func (r *repeated) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = r.unit[r.at]
+		r.at = (r.at + 1) % len(r.unit)
+	}
+	return len(b), nil
 }
 
 func TestProfileByName(t *testing.T) {

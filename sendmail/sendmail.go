@@ -76,7 +76,7 @@ func (p *Profile) Parse(argv []string) Call {
 // Scan reads the header of a message and counts the envelope of the call. It
 // reads no further than the header, and of a message without -t no more than
 // maxHeader bytes; it holds at most maxField bytes of it in memory. The error is
-// the reader's.
+// ErrHeaderTooLong or the reader's.
 func (p *Profile) Scan(c Call, message io.Reader) (Envelope, error) {
 	e := Envelope{}
 	for _, operand := range c.Operands {

@@ -118,6 +118,10 @@ func (a *app) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// mailquotad looks after them; but a database is whole before it first runs.
+	if _, err := conn.Exec(ctx, `SELECT make_partitions((now() AT TIME ZONE 'UTC')::date - 1, 9)`); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
 	switch {
 	case a.json:
 		return a.printJSON(map[string]int{"from": from, "to": to})

@@ -24,7 +24,7 @@ type classCommands[T any] struct {
 	short   string
 	name    string // placeholder
 	example string // a name of the class
-	list    func(ctx context.Context, ad *admin.Admin, name string) ([]T, error)
+	list    func(ad *admin.Admin, ctx context.Context, name string) ([]T, error)
 	header  []string
 	row     func(T) []any
 }
@@ -36,7 +36,7 @@ func (k classCommands[T]) commands(a *app, special ...*cobra.Command) *cobra.Com
 		if err != nil {
 			return err
 		}
-		found, err := k.list(c.Context(), ad, name)
+		found, err := k.list(ad, c.Context(), name)
 		if err != nil {
 			return err
 		}
@@ -75,23 +75,9 @@ func (k classCommands[T]) commands(a *app, special ...*cobra.Command) *cobra.Com
 				return a.showLimits(c.Context(), o)
 			},
 		},
-		{
-			Use: "remove " + k.name, Short: "remove one; its messages stay in the reports", Args: cobra.ExactArgs(1), Example: fmt.Sprintf("  mailctl %s remove %s", word, k.example),
-			RunE: func(c *cobra.Command, args []string) error {
-				ad, err := a.admin(c.Context())
-				if err != nil {
-					return err
-				}
-				o, err := object(word + ":" + bare(k.class, args[0]))
-				if err != nil {
-					return err
-				}
-				if err := ad.Remove(c.Context(), o); err != nil {
-					return err
-				}
-				return a.done("removed %s", o)
-			},
-		},
+		a.changing(k.class, "removed", &cobra.Command{
+			Use: "remove " + k.name, Short: "remove one; its messages stay in the reports", Example: fmt.Sprintf("  mailctl %s remove %s", word, k.example),
+		}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error { return ad.Remove(ctx, o) }),
 	}
 	commands = append(commands, special...)
 	for _, c := range commands {
@@ -110,47 +96,53 @@ func (a *app) classes() []*cobra.Command {
 	return []*cobra.Command{a.plan(), a.subscription(), a.domain(), a.mailbox(), a.user()}
 }
 
-func (a *app) plan() *cobra.Command {
-	var exempt bool
-	var newName string
-	add := &cobra.Command{
-		Use: "add NAME", Short: "add a plan", Args: cobra.ExactArgs(1), Example: "  mailctl plan add gold\n  mailctl plan add internal --exempt",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			name := bare(quota.Plan, args[0])
-			if err := ad.AddPlan(c.Context(), name, exempt); err != nil {
-				return err
-			}
-			return a.done("added plan:%s; its limits: mailctl limit set plan:%s messages/hour NUMBER", name, name)
-		},
-	}
-	add.Flags().BoolVar(&exempt, "exempt", false, "count its mail, never refuse it")
-	set := &cobra.Command{
-		Use: "set NAME", Short: "change a plan", Args: cobra.ExactArgs(1), Example: "  mailctl plan set gold --name platinum\n  mailctl plan set internal --exempt=false",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
+// changing makes a command that changes the object named by its argument, and
+// says so: "added plan:gold".
+func (a *app) changing(class quota.Class, done string, c *cobra.Command, do func(context.Context, *admin.Admin, quota.Object) error) *cobra.Command {
+	c.Args = cobra.ExactArgs(1)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o, err := object(class.String() + ":" + bare(class, args[0]))
+		if err != nil {
+			return err
+		}
+		if done == "changed" {
 			if err := needFlag(c); err != nil {
 				return err
 			}
-			if err := ad.SetPlan(c.Context(), bare(quota.Plan, args[0]), given(c, "name", &newName), given(c, "exempt", &exempt)); err != nil {
-				return err
-			}
-			return a.done("changed plan:%s", bare(quota.Plan, args[0]))
-		},
+		}
+		ad, err := a.admin(c.Context())
+		if err != nil {
+			return err
+		}
+		if err := do(c.Context(), ad, o); err != nil {
+			return err
+		}
+		return a.done("%s %s", done, o)
 	}
+	return c
+}
+
+func (a *app) plan() *cobra.Command {
+	var exempt bool
+	var newName string
+	add := a.changing(quota.Plan, "added", &cobra.Command{
+		Use: "add NAME", Short: "add a plan", Example: "  mailctl plan add gold\n  mailctl plan add internal --exempt",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.AddPlan(ctx, o.Name, exempt)
+	})
+	var set *cobra.Command
+	set = a.changing(quota.Plan, "changed", &cobra.Command{
+		Use: "set NAME", Short: "change a plan", Example: "  mailctl plan set gold --name platinum\n  mailctl plan set internal --exempt=false",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.SetPlan(ctx, o.Name, given(set, "name", &newName), given(set, "exempt", &exempt))
+	})
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
-	set.Flags().BoolVar(&exempt, "exempt", false, "count its mail, never refuse it")
+	for _, c := range []*cobra.Command{add, set} {
+		c.Flags().BoolVar(&exempt, "exempt", false, "count its mail, never refuse it")
+	}
 	return classCommands[admin.Plan]{
 		class: quota.Plan, short: "service plans: default limits of subscriptions", name: "NAME", example: "gold",
-		list: func(ctx context.Context, ad *admin.Admin, name string) ([]admin.Plan, error) {
-			return ad.Plans(ctx, name)
-		},
+		list:   (*admin.Admin).Plans,
 		header: []string{"plan", "exempt", "subscriptions"},
 		row:    func(p admin.Plan) []any { return []any{p.Name, yes(p.Exempt), p.Subscriptions} },
 	}.commands(a, add, set)
@@ -171,6 +163,12 @@ func given[T any](c *cobra.Command, name string, value *T) *T {
 	return value
 }
 
+// givenName is given for a name of a class.
+func givenName(c *cobra.Command, class quota.Class, option string, value string) *string {
+	value = bare(class, value)
+	return given(c, option, &value)
+}
+
 // needFlag refuses a change that changes nothing.
 func needFlag(c *cobra.Command) error {
 	changes := 0
@@ -185,51 +183,35 @@ func needFlag(c *cobra.Command) error {
 	return nil
 }
 
+// required marks an option without which the command makes no sense.
+func required(c *cobra.Command, name string) {
+	if err := c.MarkFlagRequired(name); err != nil {
+		panic(err) // the option was not defined: no command line can bring this about
+	}
+}
+
 func (a *app) subscription() *cobra.Command {
 	var plan, newName string
-	add := &cobra.Command{
-		Use: "add NAME", Short: "add a subscription", Args: cobra.ExactArgs(1), Example: "  mailctl subscription add acme --plan gold",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			name := bare(quota.Subscription, args[0])
-			if err := ad.AddSubscription(c.Context(), name, bare(quota.Plan, plan)); err != nil {
-				return err
-			}
-			return a.done("added subscription:%s", name)
-		},
-	}
+	add := a.changing(quota.Subscription, "added", &cobra.Command{
+		Use: "add NAME", Short: "add a subscription", Example: "  mailctl subscription add acme --plan gold",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.AddSubscription(ctx, o.Name, bare(quota.Plan, plan))
+	})
 	add.Flags().StringVar(&plan, "plan", quota.DefaultPlan, "`plan` that it is under")
-	set := &cobra.Command{
-		Use: "set NAME", Short: "change a subscription", Args: cobra.ExactArgs(1), Example: "  mailctl subscription set acme --plan silver",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			if err := needFlag(c); err != nil {
-				return err
-			}
-			name := bare(quota.Subscription, args[0])
-			if err := a.register(c.Context(), ad, quota.Object{Class: quota.Subscription, Name: name}); err != nil {
-				return err
-			}
-			plan = bare(quota.Plan, plan)
-			if err := ad.SetSubscription(c.Context(), name, given(c, "name", &newName), given(c, "plan", &plan)); err != nil {
-				return err
-			}
-			return a.done("changed subscription:%s", name)
-		},
-	}
+	var set *cobra.Command
+	set = a.changing(quota.Subscription, "changed", &cobra.Command{
+		Use: "set NAME", Short: "change a subscription", Example: "  mailctl subscription set acme --plan silver",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		if err := a.register(ctx, ad, o); err != nil {
+			return err
+		}
+		return ad.SetSubscription(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Plan, "plan", plan))
+	})
 	set.Flags().StringVar(&plan, "plan", "", "`plan` that it comes under")
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	return classCommands[admin.Subscription]{
 		class: quota.Subscription, short: "subscriptions: what a customer has", name: "NAME", example: "acme",
-		list: func(ctx context.Context, ad *admin.Admin, name string) ([]admin.Subscription, error) {
-			return ad.Subscriptions(ctx, name)
-		},
+		list:   (*admin.Admin).Subscriptions,
 		header: []string{"subscription", "plan", "users", "domains"},
 		row:    func(s admin.Subscription) []any { return []any{s.Name, s.Plan, s.Users, s.Domains} },
 	}.commands(a, add, set)
@@ -237,55 +219,31 @@ func (a *app) subscription() *cobra.Command {
 
 func (a *app) domain() *cobra.Command {
 	var subscription, root, newName string
-	add := &cobra.Command{
-		Use: "add NAME --subscription NAME", Short: "add a domain to a subscription", Args: cobra.ExactArgs(1),
+	add := a.changing(quota.Domain, "added", &cobra.Command{
+		Use: "add NAME --subscription NAME", Short: "add a domain to a subscription",
 		Example: "  mailctl domain add shop.example --subscription acme\n  mailctl domain add shop.example --subscription acme --document-root /home/acme/shop",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			name, owner := bare(quota.Domain, args[0]), bare(quota.Subscription, subscription)
-			if err := a.register(c.Context(), ad, quota.Object{Class: quota.Subscription, Name: owner}); err != nil {
-				return err
-			}
-			if err := ad.AddDomain(c.Context(), name, owner, root); err != nil {
-				return err
-			}
-			return a.done("added domain:%s", strings.ToLower(name))
-		},
-	}
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		owner := quota.Object{Class: quota.Subscription, Name: bare(quota.Subscription, subscription)}
+		if err := a.register(ctx, ad, owner); err != nil {
+			return err
+		}
+		return ad.AddDomain(ctx, o.Name, owner.Name, root)
+	})
 	add.Flags().StringVar(&subscription, "subscription", "", "`subscription` that it belongs to")
 	add.Flags().StringVar(&root, "document-root", "", "`directory` whose scripts send its mail")
-	if err := add.MarkFlagRequired("subscription"); err != nil {
-		panic(err) // the flag is defined above
-	}
-	set := &cobra.Command{
-		Use: "set NAME", Short: "change a domain", Args: cobra.ExactArgs(1), Example: "  mailctl domain set shop.example --document-root /home/acme/shop",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			if err := needFlag(c); err != nil {
-				return err
-			}
-			name := bare(quota.Domain, args[0])
-			subscription = bare(quota.Subscription, subscription)
-			if err := ad.SetDomain(c.Context(), name, given(c, "name", &newName), given(c, "subscription", &subscription), given(c, "document-root", &root)); err != nil {
-				return err
-			}
-			return a.done("changed domain:%s", strings.ToLower(name))
-		},
-	}
+	required(add, "subscription")
+	var set *cobra.Command
+	set = a.changing(quota.Domain, "changed", &cobra.Command{
+		Use: "set NAME", Short: "change a domain", Example: "  mailctl domain set shop.example --document-root /home/acme/shop",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.SetDomain(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Subscription, "subscription", subscription), given(set, "document-root", &root))
+	})
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	set.Flags().StringVar(&subscription, "subscription", "", "`subscription` that it comes to")
 	set.Flags().StringVar(&root, "document-root", "", "`directory` whose scripts send its mail; empty for none")
 	return classCommands[admin.Domain]{
 		class: quota.Domain, short: "domains of subscriptions", name: "NAME", example: "shop.example",
-		list: func(ctx context.Context, ad *admin.Admin, name string) ([]admin.Domain, error) {
-			return ad.Domains(ctx, name)
-		},
+		list:   (*admin.Admin).Domains,
 		header: []string{"domain", "subscription", "document root", "mailboxes"},
 		row:    func(d admin.Domain) []any { return []any{d.Name, d.Subscription, d.DocumentRoot, d.Mailboxes} },
 	}.commands(a, add, set)
@@ -293,43 +251,19 @@ func (a *app) domain() *cobra.Command {
 
 func (a *app) mailbox() *cobra.Command {
 	var newName string
-	add := &cobra.Command{
-		Use: "add ADDRESS", Short: "add a mailbox to the domain of its address", Args: cobra.ExactArgs(1), Example: "  mailctl mailbox add info@shop.example",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			address := bare(quota.Mailbox, args[0])
-			if err := ad.AddMailbox(c.Context(), address); err != nil {
-				return err
-			}
-			return a.done("added mailbox:%s", strings.ToLower(address))
-		},
-	}
-	set := &cobra.Command{
-		Use: "set ADDRESS --name ADDRESS", Short: "rename a mailbox", Args: cobra.ExactArgs(1), Example: "  mailctl mailbox set info@shop.example --name office@shop.example",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			address := bare(quota.Mailbox, args[0])
-			if err := ad.SetMailbox(c.Context(), address, newName); err != nil {
-				return err
-			}
-			return a.done("changed mailbox:%s", strings.ToLower(address))
-		},
-	}
+	add := a.changing(quota.Mailbox, "added", &cobra.Command{
+		Use: "add ADDRESS", Short: "add a mailbox to the domain of its address", Example: "  mailctl mailbox add info@shop.example",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error { return ad.AddMailbox(ctx, o.Name) })
+	set := a.changing(quota.Mailbox, "changed", &cobra.Command{
+		Use: "set ADDRESS --name ADDRESS", Short: "rename a mailbox", Example: "  mailctl mailbox set info@shop.example --name office@shop.example",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.SetMailbox(ctx, o.Name, newName)
+	})
 	set.Flags().StringVar(&newName, "name", "", "new `address`")
-	if err := set.MarkFlagRequired("name"); err != nil {
-		panic(err) // the flag is defined above
-	}
+	required(set, "name")
 	return classCommands[admin.Mailbox]{
 		class: quota.Mailbox, short: "mailboxes: names of SMTP AUTH", name: "ADDRESS", example: "info@shop.example",
-		list: func(ctx context.Context, ad *admin.Admin, name string) ([]admin.Mailbox, error) {
-			return ad.Mailboxes(ctx, name)
-		},
+		list:   (*admin.Admin).Mailboxes,
 		header: []string{"mailbox", "domain", "subscription"},
 		row:    func(m admin.Mailbox) []any { return []any{m.Address, m.Domain, m.Subscription} },
 	}.commands(a, add, set)
@@ -337,47 +271,25 @@ func (a *app) mailbox() *cobra.Command {
 
 func (a *app) user() *cobra.Command {
 	var subscription string
-	add := &cobra.Command{
-		Use: "add NAME", Short: "make a login of this host known, before its first mail would", Args: cobra.ExactArgs(1), Example: "  mailctl user add carol --subscription acme",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			name := bare(quota.User, args[0])
-			if err := ad.AddUser(c.Context(), name, bare(quota.Subscription, subscription)); err != nil {
-				return err
-			}
-			return a.done("added user:%s", name)
-		},
-	}
+	add := a.changing(quota.User, "added", &cobra.Command{
+		Use: "add NAME", Short: "make a login of this host known, before its first mail would", Example: "  mailctl user add carol --subscription acme",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		return ad.AddUser(ctx, o.Name, bare(quota.Subscription, subscription))
+	})
 	add.Flags().StringVar(&subscription, "subscription", "", "`subscription` that he belongs to; by default one of his own name")
-	set := &cobra.Command{
-		Use: "set NAME --subscription NAME", Short: "put a system user under another subscription", Args: cobra.ExactArgs(1), Example: "  mailctl user set bob --subscription acme",
-		RunE: func(c *cobra.Command, args []string) error {
-			ad, err := a.admin(c.Context())
-			if err != nil {
-				return err
-			}
-			name := bare(quota.User, args[0])
-			if err := a.register(c.Context(), ad, quota.Object{Class: quota.User, Name: name}); err != nil {
-				return err
-			}
-			if err := ad.SetUser(c.Context(), name, bare(quota.Subscription, subscription)); err != nil {
-				return err
-			}
-			return a.done("changed user:%s", name)
-		},
-	}
+	set := a.changing(quota.User, "changed", &cobra.Command{
+		Use: "set NAME --subscription NAME", Short: "put a system user under another subscription", Example: "  mailctl user set bob --subscription acme",
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		if err := a.register(ctx, ad, o); err != nil {
+			return err
+		}
+		return ad.SetUser(ctx, o.Name, bare(quota.Subscription, subscription))
+	})
 	set.Flags().StringVar(&subscription, "subscription", "", "`subscription` that he comes to")
-	if err := set.MarkFlagRequired("subscription"); err != nil {
-		panic(err) // the flag is defined above
-	}
+	required(set, "subscription")
 	return classCommands[admin.User]{
 		class: quota.User, short: "system users that send mail", name: "NAME", example: "alice",
-		list: func(ctx context.Context, ad *admin.Admin, name string) ([]admin.User, error) {
-			return ad.Users(ctx, name)
-		},
+		list:   (*admin.Admin).Users,
 		header: []string{"user", "host", "uid", "subscription", "plan"},
 		row:    func(u admin.User) []any { return []any{u.Name, u.Host, u.UID, u.Subscription, u.Plan} },
 	}.commands(a, add, set)
