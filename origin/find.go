@@ -53,6 +53,10 @@ func (f *Finder) Find(p *Peer, c Claims) Origin {
 	return found.origin
 }
 
+// Owner returns whose uid that is: itself, or the user to whom it belongs as a
+// subordinate (subuid(5)), as in a container of his.
+func (f *Finder) Owner(uid uint32) uint32 { return f.users.current().owner(uid) }
+
 // call is one caller while it is described.
 type call struct {
 	finder *Finder
