@@ -80,17 +80,25 @@ func (s *Server) log() *zerolog.Logger { return &s.settings.Load().log }
 // it logs what does not.
 func (s *Server) Reload(c config.Daemon) {
 	old := s.settings.Load()
+	reached := s.database.Load() != nil
 	fixed := []struct {
 		key     string
 		differs bool
 	}{
-		{"database", c.Database != old.config.Database},
-		{"host", c.Host != old.config.Host},
+		{"database", reached && c.Database != old.config.Database},
+		{"host", reached && c.Host != old.config.Host},
 		{"socket", c.Socket != old.config.Socket},
-		{"first-user-uid", c.FirstUserUID != old.config.FirstUserUID},
+		{"first-user-uid", reached && c.FirstUserUID != old.config.FirstUserUID},
 		{"calls", c.Calls != old.config.Calls},
 		{"log-format", c.LogFormat != old.config.LogFormat},
 	}
+	// What runs on is what stays in the settings: status must not name a host
+	// that no row has, and the next reload must say again what waits. Without a
+	// database yet, the next try takes what is new about it.
+	if reached {
+		c.Database, c.Host, c.FirstUserUID = old.config.Database, old.config.Host, old.config.FirstUserUID
+	}
+	c.Socket, c.Calls, c.LogFormat = old.config.Socket, old.config.Calls, old.config.LogFormat
 	s.settings.Store(&settings{c, withLevel(old.log, c)})
 	for _, f := range fixed {
 		if f.differs {
@@ -186,7 +194,9 @@ func (s *Server) serve(c *net.UnixConn) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log().Error().Any("panic", p).Bytes("stack", debug.Stack()).Msg("a call ended by a fault of mailquotad")
-			s.reply(c, &wire.Reply{Verdict: wire.VerdictUnavailable, Text: "fault in mailquotad: see its log"})
+			// Not "unavailable", which lets the message pass uncounted: the
+			// caller may have brought the fault about.
+			s.reply(c, &wire.Reply{Verdict: wire.VerdictError, Text: "fault in mailquotad: see its log"})
 		}
 	}()
 	peer, err := origin.PeerOf(c)

@@ -36,6 +36,14 @@ func TestMain(m *testing.M) {
 		reply, err := ask(os.Getenv("TEST_SOCKET"), "Subject: s\n\nx\n", "sendmail", "a@x")
 		fmt.Printf("%+v %v\n", reply, err)
 		return
+	case "usage":
+		reply, err := wire.Ask(os.Getenv("TEST_SOCKET"), &wire.Request{Op: wire.OpUsage}, nil, time.Minute)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s\n", reply.Body)
+		return
 	case "activated":
 		// sd_listen_fds(3): systemd sets this once the pid is known.
 		os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
@@ -371,7 +379,7 @@ func TestTooManyAtOnce(t *testing.T) {
 	if n := r.count(t, "decision = 2 AND refused_why LIKE 'too many calls%'"); n != 1 {
 		t.Errorf("%d rows of the refused call", n)
 	}
-	if out := askAsNobody(t, r.socket); !strings.Contains(out, "Verdict:1") {
+	if out := askAsNobody(t, r.socket, "client"); !strings.Contains(out, "Verdict:1") {
 		t.Errorf("another user: %s", out)
 	}
 	for _, c := range held {
@@ -385,8 +393,9 @@ func TestTooManyAtOnce(t *testing.T) {
 	}
 }
 
-// askAsNobody submits a message as uid 65533.
-func askAsNobody(t *testing.T, socket string) string {
+// askAsNobody is a client under uid 65533: "client" submits a message, "usage"
+// asks about what was sent.
+func askAsNobody(t *testing.T, socket, as string) string {
 	t.Helper()
 	for dir := filepath.Dir(socket); dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
@@ -397,12 +406,12 @@ func askAsNobody(t *testing.T, socket string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(filepath.Dir(socket), "client")
+	path := filepath.Join(filepath.Dir(socket), as)
 	if err := os.WriteFile(path, exe, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path)
-	cmd.Env = []string{"TEST_AS=client", "TEST_SOCKET=" + socket}
+	cmd.Env = []string{"TEST_AS=" + as, "TEST_SOCKET=" + socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -465,6 +474,13 @@ func TestReload(t *testing.T) {
 	c := *r.config()
 	c.CallsPerUser, c.Socket, c.LogLevel = 1, "/elsewhere", "warn"
 	r.Reload(c)
+	if got := r.config().Socket; got == "/elsewhere" {
+		t.Errorf("socket is %s without a restart", got)
+	}
+	r.Reload(c)
+	if n := strings.Count(r.log.String(), `"key":"socket"`); n != 2 {
+		t.Errorf("%d warnings of two reloads about the socket that is not used yet", n)
+	}
 	if got := r.config().CallsPerUser; got != 1 {
 		t.Errorf("calls-per-user is %d", got)
 	}
@@ -484,8 +500,15 @@ func TestUsageIsOnesOwn(t *testing.T) {
 	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil {
 		t.Fatal(err)
 	}
-	if out := askAsNobody(t, r.socket); !strings.Contains(out, "Verdict:1") {
+	if out := askAsNobody(t, r.socket, "usage"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("a user who has sent nothing sees %s", out)
+	}
+	if out := askAsNobody(t, r.socket, "client"); !strings.Contains(out, "Verdict:1") {
 		t.Fatal(out)
+	}
+	out := askAsNobody(t, r.socket, "usage")
+	if !strings.Contains(out, "65533") || strings.Contains(out, "root") {
+		t.Errorf("another user sees %s", out)
 	}
 	reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpUsage}, nil, time.Minute)
 	if err != nil {
@@ -539,6 +562,34 @@ func TestWithoutDatabase(t *testing.T) {
 		t.Errorf("%+v, %v", reply, err)
 	}
 	r.stop() // before its database goes
+}
+
+// TestTooManyWithoutDatabase: what a caller can bring about himself is refused
+// also where it cannot be recorded, and not left to on-unavailable.
+func TestTooManyWithoutDatabase(t *testing.T) {
+	r := start(t, func(c *config.Daemon) {
+		c.Database, c.CallsPerUser = "host=/nonexistent user=mailquotad dbname=x", 1
+	})
+	held, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	for len(r.slots) < 2 {
+		runtime.Gosched()
+	}
+	for {
+		reply, err := ask(r.socket, "x", "sendmail", "a@x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reply.Verdict == wire.VerdictRefuse && reply.Exit == 69 && strings.Contains(reply.Text, "root: too many calls") {
+			return
+		}
+		if reply.Verdict != wire.VerdictUnavailable { // the held call has not been entered yet
+			t.Fatalf("%+v", reply)
+		}
+	}
 }
 
 func TestListen(t *testing.T) {
@@ -612,5 +663,37 @@ func TestPrintable(t *testing.T) {
 		if got := printable(c.in); got != c.out {
 			t.Errorf("%q: %q, want %q", c.in, got, c.out)
 		}
+	}
+}
+
+// TestFault: a panic ends one call, which is refused and does not count as the
+// daemon being away.
+func TestFault(t *testing.T) {
+	log := &lockedBuffer{}
+	broken := New(testConfig(""), "v", zerolog.New(log))
+	broken.finder = nil
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := [2]net.Conn{}
+	for i, fd := range pair {
+		f := os.NewFile(uintptr(fd), "end")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		defer ends[i].Close()
+	}
+	broken.serve(ends[0].(*net.UnixConn))
+	want, err := (&wire.Reply{Verdict: wire.VerdictError, Text: "fault in mailquotad: see its log"}).AppendFrame(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(ends[1]); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("answer %q, %v", got, err)
+	}
+	if !strings.Contains(log.String(), "fault of mailquotad") {
+		t.Error("the fault is not in the log")
 	}
 }

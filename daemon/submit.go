@@ -77,7 +77,8 @@ func claims(request *wire.Request, envelope *sendmail.Envelope) origin.Claims {
 
 // refuseExcess refuses and records a call of a user who has too many at the
 // same time. Nothing of it is read, so it costs no time that the caller can
-// draw out.
+// draw out. Whatever becomes of the record, the call is refused: its number is
+// in the caller's hand.
 func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 	m := quota.Message{
 		Origin:     s.finder.Find(peer, origin.Claims{}),
@@ -85,7 +86,11 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 		Forbidden:  fmt.Sprintf("too many calls of sendmail at the same time (more than %d)", s.config().CallsPerUser),
 	}
 	m.Sender = m.Origin.User
-	return s.decide(&m, false, time.Now())
+	if reply := s.decide(&m, false, time.Now()); reply.Verdict == wire.VerdictRefuse {
+		return reply
+	}
+	r := &quota.Refusal{Reason: m.Forbidden}
+	return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: r.Exit(false), Text: printable(m.Origin.User + ": " + r.Text())}
 }
 
 // decide puts a message through the queue, and logs what became of it.
