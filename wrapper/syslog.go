@@ -22,6 +22,8 @@ func logLine(text string) {
 		return
 	}
 	defer unix.Close(fd)
-	line := "<" + strconv.Itoa(mailWarning) + ">" + time.Now().Format(time.Stamp) + " sendmail[" + strconv.Itoa(os.Getpid()) + "]: " + text
+	// In UTC, as musl's syslog(3) does: to read /etc/localtime costs a part of
+	// the call, and syslogd puts the time of arrival in its place.
+	line := "<" + strconv.Itoa(mailWarning) + ">" + time.Now().UTC().Format(time.Stamp) + " sendmail[" + strconv.Itoa(os.Getpid()) + "]: " + text
 	_ = unix.Sendto(fd, []byte(line), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: devLog})
 }

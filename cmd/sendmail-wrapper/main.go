@@ -1,3 +1,9 @@
+// At its start Go looks for a CPU limit of the control group, in a list of
+// mounts that is long on a hosting server; this program uses one thread.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command sendmail-wrapper is a sendmail(1) that counts mail and refuses what
 // is past the limit; see sendmail-wrapper(8).
 package main

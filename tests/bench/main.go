@@ -63,13 +63,17 @@ func fatal(err error) {
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: bench start|call MESSAGE   (in the throw-away server, by tests/bench-run)")
+		fmt.Fprintln(os.Stderr, "usage: bench start|syslog|call MESSAGE   (in the throw-away server, by tests/bench-run)")
 		os.Exit(2)
 	}
 	message := os.Args[2]
 	switch os.Args[1] {
-	case "start":
-		compare("wrapper without a daemon : program that only dials",
+	case "start", "syslog":
+		what := "wrapper without a daemon : program that only dials"
+		if os.Args[1] == "syslog" {
+			what = "the same, with journald taking its line at each call"
+		}
+		compare(what,
 			call{[]string{"/usr/sbin/sendmail", "-i", "x@outside.example"}, message, 69},
 			call{[]string{"/tmp/dial", "/run/mailquota/mailquotad.sock"}, "/dev/null", 69}, 500)
 	case "call":
@@ -77,6 +81,6 @@ func main() {
 			call{[]string{"/usr/sbin/sendmail", "-i", "x@outside.example"}, message, 0},
 			call{[]string{"/usr/sbin/sendmail.real", "-i", "x@outside.example"}, message, 0}, 200)
 	default:
-		fatal(fmt.Errorf("%q is neither start nor call", os.Args[1]))
+		fatal(fmt.Errorf("%q is not start, syslog or call", os.Args[1]))
 	}
 }
