@@ -80,19 +80,38 @@ func (a *Admin) find(ctx context.Context, o quota.Object) (quota.ID, error) {
 	return id, err
 }
 
-// together makes all changes that do makes with b, or none.
+// together makes all changes that do makes with b, or none. It may run do more
+// than once.
 func (a *Admin) together(ctx context.Context, do func(b *Admin) error) error {
-	return pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) error {
+	return a.transaction(ctx, func(tx pgx.Tx) error {
 		b := *a
 		b.db = tx
 		return do(&b)
 	})
 }
 
+// attempts bounds how often a transaction is tried that came to a deadlock.
+const attempts = 5
+
+// transaction runs do in a transaction, or in the one that a is part of. Whoever
+// changes a limit or an object holds the row epoch until his end, so two who
+// change several things, or take one name, can wait for each other. PostgreSQL
+// ends one of them then (deadlock_detected), and it starts again.
+func (a *Admin) transaction(ctx context.Context, do func(tx pgx.Tx) error) error {
+	_, part := a.db.(pgx.Tx)
+	for n := 1; ; n++ {
+		err := pgx.BeginFunc(ctx, a.db, do)
+		var pg *pgconn.PgError
+		if part || n == attempts || !errors.As(err, &pg) || pg.Code != "40P01" {
+			return err
+		}
+	}
+}
+
 // change runs one change and its audit row in one transaction. do returns what
 // was before and after, as the audit shows it.
 func (a *Admin) change(ctx context.Context, action string, o quota.Object, do func(tx pgx.Tx) (before, after string, err error)) error {
-	err := pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) error {
+	err := a.transaction(ctx, func(tx pgx.Tx) error {
 		before, after, err := do(tx)
 		if err != nil {
 			return err
@@ -134,7 +153,8 @@ func checkName(o quota.Object) error {
 	}
 	switch o.Class {
 	case quota.Domain:
-		if strings.ContainsAny(o.Name, "@/:") || strings.HasPrefix(o.Name, ".") || !strings.Contains(o.Name, ".") {
+		if strings.ContainsAny(o.Name, "@/:") || strings.HasPrefix(o.Name, ".") || strings.HasSuffix(o.Name, ".") ||
+			strings.Contains(o.Name, "..") || !strings.Contains(o.Name, ".") {
 			return bad("write it like shop.example")
 		}
 	case quota.Mailbox:

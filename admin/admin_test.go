@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/user"
 	"testing"
 
@@ -185,6 +186,7 @@ func TestRefused(t *testing.T) {
 		{b.AddDomain(ctx, "y.example", "nobody", ""), "there is no subscription nobody", "mailctl subscription list"},
 		{b.AddDomain(ctx, "y.example", "acme", "srv"), `document root "srv" is no absolute path`, ""},
 		{b.AddDomain(ctx, "y", "acme", ""), `"y" cannot be the name of a domain: write it like shop.example`, ""},
+		{b.AddDomain(ctx, "shop..example", "acme", ""), `"shop..example" cannot be the name of a domain: write it like shop.example`, ""},
 		{b.AddMailbox(ctx, "shop.example"), `"shop.example" cannot be the name of a mailbox: write it like info@shop.example`, ""},
 		{b.AddMailbox(ctx, "info@other.example"), "there is no domain other.example", "mailctl domain list"},
 		{b.AddMailbox(ctx, "INFO@shop.example"), "mailbox info@shop.example exists already", "mailctl mailbox show info@shop.example"},
@@ -236,10 +238,103 @@ func TestRemovedMeanwhile(t *testing.T) {
 // waitForLock returns once another connection waits for a lock.
 func (b *bench) waitForLock(t *testing.T) {
 	t.Helper()
-	for waiting := false; !waiting; {
-		err := b.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)`).Scan(&waiting)
+	b.wait(t, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)`)
+}
+
+// wait returns once a question is answered with yes.
+func (b *bench) wait(t *testing.T, question string, args ...any) {
+	t.Helper()
+	for yes := false; !yes; {
+		b.must(t, b.pool.QueryRow(t.Context(), question, args...).Scan(&yes))
+	}
+}
+
+// TestDeadlock: of two that wait for each other, the one whom PostgreSQL ends
+// starts again. Here he has the epoch and wants a name, and the other the
+// reverse; a lock on the audit keeps him until the other is there.
+func TestDeadlock(t *testing.T) {
+	b, ctx := newBench(t), t.Context()
+	b.must(t, b.AddPlan(ctx, "gold", false))
+	dial := func() *pgx.Conn {
+		conn, err := pgx.Connect(ctx, testpg.As(b.pool.Config().ConnString(), "postgres"))
+		b.must(t, err)
+		t.Cleanup(func() { conn.Close(context.WithoutCancel(ctx)) })
+		return conn
+	}
+	exec := func(conn *pgx.Conn, sql string) {
+		_, err := conn.Exec(ctx, sql)
 		b.must(t, err)
 	}
+	gate, other := dial(), dial()
+	exec(gate, `BEGIN; LOCK TABLE audit IN EXCLUSIVE MODE`)
+	exec(other, `BEGIN; INSERT INTO plan (name) VALUES ('lead'); SET deadlock_timeout = '1h'`)
+
+	set := make(chan error, 1)
+	go func() { set <- b.SetPlan(ctx, "gold", ptr("lead"), ptr(true)) }()
+	b.waitForLock(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := other.Exec(ctx, `UPDATE plan SET exempt = true WHERE name = 'default'`)
+		done <- err
+	}()
+	b.wait(t, `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)`, other.PgConn().PID())
+	exec(gate, `COMMIT`)
+	b.must(t, <-done)
+	exec(other, `ROLLBACK`)
+	b.must(t, <-set)
+	equal(t, b.audit(t), nil, [4]string{"plan add", "plan:gold", "", "not exempt"},
+		[4]string{"plan set", "plan:gold", "not exempt", "exempt"}, [4]string{"plan set", "plan:gold", "gold", "lead"})
+}
+
+// TestAtOnce: administrators who change different limits and objects at the same
+// time do not get in each other's way.
+func TestAtOnce(t *testing.T) {
+	b, ctx := newBench(t), t.Context()
+	const n, rounds = 4, 12
+	results := make(chan error, n)
+	for i := range n {
+		go func() { results <- b.changes(ctx, fmt.Sprint("acme", i), rounds) }()
+	}
+	for range n {
+		b.must(t, <-results)
+	}
+	var epoch, audit int
+	b.must(t, b.pool.QueryRow(ctx, `SELECT n, (SELECT count(*) FROM audit) FROM epoch`).Scan(&epoch, &audit))
+	if want := n * (1 + rounds*6); audit != want {
+		t.Errorf("%d changes in the audit, want %d", audit, want)
+	}
+	if epoch < n*rounds*4 {
+		t.Errorf("epoch %d after %d changes", epoch, audit)
+	}
+}
+
+// changes does again and again what an administrator does with one customer.
+func (b *bench) changes(ctx context.Context, name string, rounds int) error {
+	err := b.AddSubscription(ctx, name, "default")
+	domain, mailbox := name+".example", "info@"+name+".example"
+	subscription := quota.Object{Class: quota.Subscription, Name: name}
+	server := quota.Object{Class: quota.Server}
+	for i := range rounds {
+		for _, change := range []func() error{
+			func() error { return b.AddDomain(ctx, domain, name, "/srv/"+name) },
+			func() error { return b.AddMailbox(ctx, mailbox) },
+			func() error {
+				_, err := b.SetLimit(ctx, subscription, quota.Subscription, quota.MessagesHour, ptr(int64(i)))
+				return err
+			},
+			func() error {
+				_, err := b.SetLimit(ctx, server, quota.Server, quota.MessagesDay, ptr(int64(i)))
+				return err
+			},
+			func() error { return b.Remove(ctx, quota.Object{Class: quota.Mailbox, Name: mailbox}) },
+			func() error { return b.Remove(ctx, quota.Object{Class: quota.Domain, Name: domain}) },
+		} {
+			if err == nil {
+				err = change()
+			}
+		}
+	}
+	return err
 }
 
 // TestRegister: a login is known as after its first mail, whoever asks first.

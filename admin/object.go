@@ -84,7 +84,8 @@ func (a *Admin) Mailboxes(ctx context.Context, address string) ([]Mailbox, error
 func (a *Admin) Users(ctx context.Context, name string) ([]User, error) {
 	return list[User](ctx, a, quota.Object{Class: quota.User, Name: name}, `SELECT u.name, h.name, u.uid, s.name, p.name
   FROM system_user u JOIN host h ON h.id = u.host_id JOIN subscription s ON s.id = u.subscription_id JOIN plan p ON p.id = s.plan_id
- WHERE u.removed_at IS NULL AND ($1 = '' OR u.name = $1 OR u.name || '@' || h.name = $1) ORDER BY h.name, u.name, u.uid`)
+ WHERE u.removed_at IS NULL AND ($1 = '' OR u.name IN ($1, regexp_replace($1, '@[^@]*$', '')) AND $1 IN (u.name, u.name || '@' || h.name))
+ ORDER BY h.name, u.name, u.uid`)
 }
 
 // list reads objects; of a name that is given there must be one.

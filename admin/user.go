@@ -40,8 +40,11 @@ func (a *Admin) AddUser(ctx context.Context, name, subscription string) error {
 		if err := hold(ctx, tx, parent, parentID); err != nil {
 			return "", "", err
 		}
-		// The host is known since the user was looked for.
-		_, err := tx.Exec(ctx, `INSERT INTO system_user (subscription_id, uid, host_id, name) SELECT $1, $2, id, $4 FROM host WHERE name = $3`,
+		_, err := tx.Exec(ctx, `INSERT INTO host (name) VALUES ($1) ON CONFLICT (name) DO NOTHING`, a.host)
+		if err != nil {
+			return "", "", err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO system_user (subscription_id, uid, host_id, name) SELECT $1, $2, id, $4 FROM host WHERE name = $3`,
 			parentID, int64(uid), a.host, name)
 		return "", fmt.Sprintf("uid %d, subscription %s", uid, subscription), err
 	})

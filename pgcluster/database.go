@@ -25,7 +25,9 @@ func CreateDatabase(ctx context.Context, superuser string) error {
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, `REVOKE ALL ON DATABASE `+Database+` FROM PUBLIC; GRANT CONNECT ON DATABASE `+Database+` TO `+DaemonRole)
+	// pg_read_all_stats: to name who keeps a snapshot open, which slows down all mail.
+	_, err = conn.Exec(ctx, `REVOKE ALL ON DATABASE `+Database+` FROM PUBLIC; GRANT CONNECT ON DATABASE `+Database+` TO `+DaemonRole+
+		`; GRANT pg_read_all_stats TO `+DaemonRole)
 	if err != nil {
 		return fmt.Errorf("set rights on database: %w", err)
 	}

@@ -160,6 +160,7 @@ func (c *Cluster) settings() string {
 		"timezone":                            "UTC",
 		"log_timezone":                        "UTC",
 		"idle_in_transaction_session_timeout": "60s", // an open snapshot keeps dead counters alive
+		"autovacuum_naptime":                  "10s", // and when it is gone they shall go soon
 		"log_line_prefix":                     "",    // the journal has time and process
 	}
 	for key, value := range c.Settings {

@@ -129,6 +129,7 @@ func TestCluster(t *testing.T) {
 			`SELECT has_schema_privilege('mailquotad', 'public', 'USAGE')::text`:        "true",
 			`SELECT has_database_privilege('mailquotad', 'mailquota', 'CONNECT')::text`: "true",
 			`SELECT has_database_privilege('mailquotad', 'mailquota', 'TEMP')::text`:    "false",
+			`SELECT pg_has_role('mailquotad', 'pg_read_all_stats', 'USAGE')::text`:      "true",
 			`SELECT bool_or(rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication)::text
 			   FROM pg_roles WHERE rolname LIKE 'mailquota%'`: "false",
 		} {

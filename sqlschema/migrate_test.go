@@ -1,15 +1,16 @@
 package sqlschema_test
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"sendmail-wrapper/sqlschema"
 	"sendmail-wrapper/tests/testpg"
@@ -44,20 +45,30 @@ func TestMigrateAtOnce(t *testing.T) {
 	if made != 1 {
 		t.Errorf("%d made the schema, want 1", made)
 	}
-	want := []string{"1 create_schema"}
+	want := []string{"1 create_schema", "2 add_epoch", "3 ease_retention", "4 add_usage_version"}
 	if diff := cmp.Diff(want, names(t, connect(t, database), `SELECT version || ' ' || name FROM schema_version ORDER BY version`)); diff != "" {
 		t.Errorf("schema_version (-want +got):\n%s", diff)
 	}
 }
 
-// later adds migrations to the real ones.
-func later(t *testing.T, add map[string]string) fstest.MapFS {
+// later adds migrations, by verb and noun and in this order, to the real ones.
+func later(t *testing.T, add ...[2]string) fstest.MapFS {
 	t.Helper()
 	files := fstest.MapFS{}
-	for name, text := range add {
-		files["migrations/"+name] = &fstest.MapFile{Data: []byte(text)}
+	paths, err := filepath.Glob("migrations/*.sql")
+	if err != nil {
+		t.Fatal(err)
 	}
-	files["migrations/001_create_schema.sql"] = &fstest.MapFile{Data: []byte(readSchema(t))}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path] = &fstest.MapFile{Data: text}
+	}
+	for i, m := range add {
+		files[fmt.Sprintf("migrations/%03d_%s.sql", len(paths)+1+i, m[0])] = &fstest.MapFile{Data: []byte(m[1])}
+	}
 	return files
 }
 
@@ -69,20 +80,19 @@ func TestMigrateKeepsData(t *testing.T) {
 	conn := connect(t, database)
 	exec1(t, conn, `INSERT INTO subscription (plan_id, name) SELECT id, 'alice' FROM plan WHERE name = 'default'`)
 
-	steps := map[string]string{
-		"002_add_note.sql":   `ALTER TABLE subscription ADD note text; UPDATE subscription SET note = 'hers' WHERE name = 'alice'`,
-		"003_drop_notes.sql": `ALTER TABLE subscription DROP note; ALTER TABLE subscription DROP nonsense`,
-	}
-	from, to, err := sqlschema.MigrateFiles(t.Context(), conn, later(t, steps))
-	if from != 1 || to != 2 || err == nil || !strings.Contains(err.Error(), "migration 003_drop_notes") {
-		t.Errorf("from %d to %d, %v; want from 1 to 2 and what failed", from, to, err)
+	n := sqlschema.Latest()
+	addNote := [2]string{"add_note", `ALTER TABLE subscription ADD note text; UPDATE subscription SET note = 'hers' WHERE name = 'alice'`}
+	broken := [2]string{"drop_notes", `ALTER TABLE subscription DROP note; ALTER TABLE subscription DROP nonsense`}
+	from, to, err := sqlschema.MigrateFiles(t.Context(), conn, later(t, addNote, broken))
+	if from != n || to != n+1 || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("migration %03d_drop_notes", n+2)) {
+		t.Errorf("from %d to %d, %v; want from %d to %d and what failed", from, to, err, n, n+1)
 	}
 	if got := names(t, conn, `SELECT note FROM subscription WHERE name = 'alice'`); len(got) != 1 || got[0] != "hers" {
 		t.Errorf("note %q", got)
 	}
-	steps["003_drop_notes.sql"] = `ALTER TABLE subscription DROP note`
-	if from, to, err := sqlschema.MigrateFiles(t.Context(), conn, later(t, steps)); from != 2 || to != 3 || err != nil {
-		t.Errorf("from %d to %d, %v; want from 2 to 3", from, to, err)
+	right := [2]string{"drop_notes", `ALTER TABLE subscription DROP note`}
+	if from, to, err := sqlschema.MigrateFiles(t.Context(), conn, later(t, addNote, right)); from != n+1 || to != n+2 || err != nil {
+		t.Errorf("from %d to %d, %v; want from %d to %d", from, to, err, n+1, n+2)
 	}
 	if got := names(t, conn, `SELECT name FROM subscription`); len(got) != 1 || got[0] != "alice" {
 		t.Errorf("subscriptions %q", got)
@@ -90,11 +100,35 @@ func TestMigrateKeepsData(t *testing.T) {
 
 	// That is newer now than what this program knows.
 	var version *sqlschema.VersionError
-	if _, _, err := sqlschema.Migrate(t.Context(), conn); !errors.As(err, &version) || version.Have != 3 {
+	if _, _, err := sqlschema.Migrate(t.Context(), conn); !errors.As(err, &version) || version.Have != n+2 {
 		t.Errorf("migrate a newer schema: %v", err)
 	}
 	if _, err := sqlschema.Open(t.Context(), database); !errors.As(err, &version) || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("open a newer schema: %v", err)
+	}
+}
+
+// TestOldPartitions get the settings that new ones are made with.
+func TestOldPartitions(t *testing.T) {
+	database := testpg.Empty(t)
+	conn := connect(t, database)
+	old := later(t)
+	for path := range old {
+		if path > "migrations/003" {
+			delete(old, path)
+		}
+	}
+	if _, _, err := sqlschema.MigrateFiles(t.Context(), conn, old); err != nil {
+		t.Fatal(err)
+	}
+	exec1(t, conn, `SELECT make_partitions('2026-01-01', 1)`)
+	if _, _, err := sqlschema.Migrate(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	exec1(t, conn, `SELECT make_partitions('2026-01-02', 1)`)
+	options := names(t, conn, `SELECT coalesce(reloptions::text, 'none') FROM pg_class WHERE relname ~ '^messages_[0-9]{8}$'`)
+	if len(options) != 2 || options[0] != options[1] || !strings.Contains(options[0], "autovacuum_freeze_min_age=0") {
+		t.Errorf("settings %q", options)
 	}
 }
 
@@ -159,25 +193,7 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pool.Close()
-	want := map[string]string{"timezone": "UTC", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "30s", "application_name": "sendmail-wrapper"}
-	got := map[string]string{}
-	for name := range want {
-		got[name] = show(t, pool, name)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("settings (-want +got):\n%s", diff)
-	}
-
-	// What the administrator wrote into the string comes first.
-	own, err := sqlschema.Open(t.Context(), database+" application_name=mine statement_timeout=1000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer own.Close()
-	if name, timeout := show(t, own, "application_name"), show(t, own, "statement_timeout"); name != "mine" || timeout != "1s" {
-		t.Errorf("application_name %s, statement_timeout %s", name, timeout)
-	}
+	pool.Close()
 
 	old := testpg.New(t)
 	exec1(t, connect(t, old), `DELETE FROM schema_version`)
@@ -195,14 +211,4 @@ func TestOpen(t *testing.T) {
 	if message := (&sqlschema.VersionError{Have: 1, Want: 2}).Error(); !strings.Contains(message, "mailctl database migrate") {
 		t.Errorf("an old schema: %s", message)
 	}
-}
-
-func show(t *testing.T, db interface {
-	QueryRow(context.Context, string, ...any) pgx.Row
-}, setting string) (value string) {
-	t.Helper()
-	if err := db.QueryRow(t.Context(), `SHOW `+setting).Scan(&value); err != nil {
-		t.Fatal(err)
-	}
-	return value
 }

