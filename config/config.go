@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,13 @@ type Daemon struct {
 	CallsPerUser    int      `toml:"calls-per-user"`   // at the same time, 1 to 100000
 	Calls           int      `toml:"calls"`            // at the same time in all, 1 to 100000
 	RequestTimeout  Duration `toml:"request-timeout"`  // 100ms to 10m
-	DecisionTimeout Duration `toml:"decision-timeout"` // 100ms to 25s: the wrapper waits for 30
+	DecisionTimeout Duration `toml:"decision-timeout"` // 100ms to 10s: the wrapper waits for 30
+	OnDatabaseDown  string   `toml:"on-database-down"` // journal, accept, refuse
+	Journal         string   `toml:"journal"`          // path of the file
+	JournalLimit    int      `toml:"journal-limit"`    // decisions, 1000 to 100000000
+	JournalShare    int      `toml:"journal-share"`    // percent, 0 to 100
+	PolicySocket    string   `toml:"policy-socket"`    // path; "" is off
+	Metrics         string   `toml:"metrics"`          // address and port; "" is off
 	RetentionDays   int      `toml:"retention-days"`   // 2 to 3650
 	LogLevel        string   `toml:"log-level"`        // debug, info, warn, error
 	LogFormat       string   `toml:"log-format"`       // json, console
@@ -72,7 +79,11 @@ func Default() Daemon {
 		CallsPerUser:    256,
 		Calls:           4096,
 		RequestTimeout:  Duration(10 * time.Second),
-		DecisionTimeout: Duration(15 * time.Second),
+		DecisionTimeout: Duration(5 * time.Second),
+		OnDatabaseDown:  "journal",
+		Journal:         "/var/lib/mailquota/journal",
+		JournalLimit:    1000000,
+		JournalShare:    10,
 		RetentionDays:   31,
 		LogLevel:        "info",
 		LogFormat:       "json",
@@ -82,12 +93,14 @@ func Default() Daemon {
 // Private tells whether the database is the private cluster.
 func (d *Daemon) Private() bool { return d.Database == Default().Database }
 
-// Load reads the file; where there is none, the defaults hold. The error joins
-// one line for each mistake.
-func Load(path string) (Daemon, error) {
+// Load reads the file. Where there is none at Path the defaults hold; one that was
+// named by an option must be there. The error joins one line for each mistake.
+func Load(path string) (Daemon, error) { return load(path, path == Path) }
+
+func load(path string, optional bool) (Daemon, error) {
 	d := Default()
 	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if optional && errors.Is(err, fs.ErrNotExist) {
 		return d, nil
 	}
 	if err != nil {
@@ -174,7 +187,13 @@ func (d *Daemon) check(m *mistakes) {
 	number("calls", int64(d.Calls), 1, 100000)
 	number("retention-days", int64(d.RetentionDays), 2, 3650)
 	duration("request-timeout", d.RequestTimeout, 100*time.Millisecond, 10*time.Minute)
-	duration("decision-timeout", d.DecisionTimeout, 100*time.Millisecond, 25*time.Second)
+	duration("decision-timeout", d.DecisionTimeout, 100*time.Millisecond, 10*time.Second)
+	word("on-database-down", d.OnDatabaseDown, "journal", "accept", "refuse")
+	if !strings.HasPrefix(d.Journal, "/") {
+		m.add("journal", "= %q: must be an absolute path", d.Journal)
+	}
+	number("journal-limit", int64(d.JournalLimit), 1000, 100000000)
+	number("journal-share", int64(d.JournalShare), 0, 100)
 	word("log-level", d.LogLevel, "debug", "info", "warn", "error")
 	word("log-format", d.LogFormat, "json", "console")
 	if d.Host == "" || strings.ContainsAny(d.Host, "@ \t\n") || len(d.Host) > 253 {
@@ -183,6 +202,12 @@ func (d *Daemon) check(m *mistakes) {
 	// sun_path holds 107 bytes and a NUL (unix(7)).
 	if !strings.HasPrefix(d.Socket, "/") || len(d.Socket) > 107 {
 		m.add("socket", "= %q: must be an absolute path of at most 107 bytes", d.Socket)
+	}
+	if d.PolicySocket != "" && (!strings.HasPrefix(d.PolicySocket, "/") || len(d.PolicySocket) > 107) {
+		m.add("policy-socket", "= %q: must be an absolute path of at most 107 bytes, or empty", d.PolicySocket)
+	}
+	if _, port, err := net.SplitHostPort(d.Metrics); d.Metrics != "" && (err != nil || port == "") {
+		m.add("metrics", "= %q: must be an address and a port such as \"127.0.0.1:9187\", or empty", d.Metrics)
 	}
 	for _, c := range []struct{ key, value string }{{"database", d.Database}, {"database-owner", d.DatabaseOwner}} {
 		if _, err := pgconn.ParseConfig(c.value); err != nil {
@@ -214,5 +239,6 @@ func checkSecret(path string, d *Daemon, m *mistakes) {
 // keys are all keys of the file.
 func keys() []string {
 	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
-		"request-timeout", "decision-timeout", "retention-days", "log-level", "log-format"}
+		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
+		"policy-socket", "metrics", "retention-days", "log-level", "log-format"}
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -88,10 +90,15 @@ func TestSecretInOpenFile(t *testing.T) {
 	}
 }
 
+// TestMissingFile: the one that is always read need not be there; one that
+// somebody named must be, or a typing mistake would go unseen.
 func TestMissingFile(t *testing.T) {
-	d, err := Load("/nonexistent/mailquotad.conf")
+	d, err := load("/nonexistent/mailquotad.conf", true)
 	if err != nil || d != Default() || !d.Private() {
 		t.Errorf("%v, %+v", err, d)
+	}
+	if _, err := Load("/nonexistent/mailquotad.conf"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that was named: %v", err)
 	}
 }
 

@@ -12,8 +12,9 @@
 // bounded, every read has a deadline, the message must be a sealed memfd, and a
 // panic ends one connection.
 //
-// Without a database the daemon runs, answers "unavailable", which leaves the
-// decision to the wrapper's on-unavailable, and goes on trying.
+// Without a database the daemon goes on by its journal (package quota), or as
+// on-database-down says; where nothing is known yet it answers "unavailable",
+// which leaves the decision to the wrapper's on-unavailable.
 package daemon
 
 import (
@@ -27,6 +28,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/config"
@@ -40,14 +42,17 @@ type Server struct {
 	started  time.Time
 	finder   *origin.Finder
 	settings atomic.Pointer[settings]
-	database atomic.Pointer[database] // nil until it was first reached
-	trouble  atomic.Pointer[string]   // why it was not
+	database *database
 
 	slots    chan struct{} // of all calls
+	policies chan struct{} // slots of policy connections
 	calls    calls
 	warnings warnings
 	working  sync.WaitGroup
 	counts   struct{ accepted, refused, unavailable, rejected atomic.Int64 }
+
+	metrics      *metrics.Set
+	decisionTime *metrics.PrometheusHistogram
 }
 
 // settings are what a reload can change.
@@ -56,12 +61,18 @@ type settings struct {
 	log    zerolog.Logger
 }
 
-// New returns a server that logs as the configuration says.
-func New(c config.Daemon, version string, log zerolog.Logger) *Server {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(), slots: make(chan struct{}, c.Calls)}
+// New returns a server that logs as the configuration says. An error is about the
+// connection string of the database, or the journal's file.
+func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
 	s.calls.init()
+	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
-	return s
+	var err error
+	if s.database, err = openDatabase(&c, s.log); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func withLevel(log zerolog.Logger, c config.Daemon) zerolog.Logger {
@@ -80,73 +91,97 @@ func (s *Server) log() *zerolog.Logger { return &s.settings.Load().log }
 // it logs what does not.
 func (s *Server) Reload(c config.Daemon) {
 	old := s.settings.Load()
-	reached := s.database.Load() != nil
-	fixed := []struct {
-		key     string
-		differs bool
-	}{
-		{"database", reached && c.Database != old.config.Database},
-		{"host", reached && c.Host != old.config.Host},
-		{"socket", c.Socket != old.config.Socket},
-		{"first-user-uid", reached && c.FirstUserUID != old.config.FirstUserUID},
-		{"calls", c.Calls != old.config.Calls},
-		{"log-format", c.LogFormat != old.config.LogFormat},
-	}
 	// What runs on is what stays in the settings: status must not name a host
-	// that no row has, and the next reload must say again what waits. Without a
-	// database yet, the next try takes what is new about it.
-	if reached {
-		c.Database, c.Host, c.FirstUserUID = old.config.Database, old.config.Host, old.config.FirstUserUID
-	}
-	c.Socket, c.Calls, c.LogFormat = old.config.Socket, old.config.Calls, old.config.LogFormat
+	// that no row has, and the next reload must say again what waits.
+	var waiting []string
+	keep(&waiting, "database", &c.Database, old.config.Database)
+	keep(&waiting, "host", &c.Host, old.config.Host)
+	keep(&waiting, "socket", &c.Socket, old.config.Socket)
+	keep(&waiting, "first-user-uid", &c.FirstUserUID, old.config.FirstUserUID)
+	keep(&waiting, "calls", &c.Calls, old.config.Calls)
+	keep(&waiting, "decision-timeout", &c.DecisionTimeout, old.config.DecisionTimeout)
+	keep(&waiting, "on-database-down", &c.OnDatabaseDown, old.config.OnDatabaseDown)
+	keep(&waiting, "journal", &c.Journal, old.config.Journal)
+	keep(&waiting, "journal-limit", &c.JournalLimit, old.config.JournalLimit)
+	keep(&waiting, "journal-share", &c.JournalShare, old.config.JournalShare)
+	keep(&waiting, "policy-socket", &c.PolicySocket, old.config.PolicySocket)
+	keep(&waiting, "metrics", &c.Metrics, old.config.Metrics)
+	keep(&waiting, "log-format", &c.LogFormat, old.config.LogFormat)
 	s.settings.Store(&settings{c, withLevel(old.log, c)})
-	for _, f := range fixed {
-		if f.differs {
-			s.log().Warn().Str("key", f.key).Msg("changed in the configuration, takes effect at a restart")
-		}
+	for _, key := range waiting {
+		s.log().Warn().Str("key", key).Msg("changed in the configuration, takes effect at a restart")
 	}
 	s.log().Info().Msg("configuration reloaded")
 }
 
-// Serve answers the connections of a socket until ctx ends. Then it takes no
-// more, finishes those it has, and returns nil.
-func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	tried := make(chan struct{})
-	database := make(chan struct{})
-	go func() {
-		defer close(database)
-		s.keepDatabase(ctx, tried)
-	}()
+// keep leaves a key at its old value, and notes that it differs.
+func keep[T comparable](waiting *[]string, key string, now *T, old T) {
+	if *now != old {
+		*waiting = append(*waiting, key)
+		*now = old
+	}
+}
+
+// Serve answers the connections of a socket, and what else the configuration
+// asks for, until stop ends. Then it takes no more, finishes those it has, and
+// returns nil.
+func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
+	ctx, cancel := context.WithCancelCause(stop)
+	defer cancel(nil)
+	defer s.database.close()
+	policies, err := s.listenPolicy()
+	if err != nil {
+		return err
+	}
+	defer policies.Close() // does nothing to a nil one
+	scrapes, err := s.listenMetrics()
+	if err != nil {
+		return err
+	}
+	var others sync.WaitGroup
+	others.Go(func() { s.lookAfter(ctx) })
 	// Ready also without a database: systemd would restart in a loop, and
 	// callers would wait instead of being told.
 	select {
-	case <-tried:
-	case <-time.After(5 * time.Second):
+	case <-s.database.queue.Reached():
 	case <-ctx.Done():
 	}
 	notify("READY=1")
 	s.log().Info().Str("version", s.version).Stringer("socket", l.Addr()).Str("host", s.config().Host).Msg("mailquotad takes requests")
 
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	err := s.accept(ctx, l)
+	if policies != nil {
+		others.Go(func() {
+			cancel(s.accept(ctx, policies, s.policies, func(c *net.UnixConn) { s.servePolicy(ctx, c) }))
+		})
+	}
+	if scrapes != nil {
+		others.Go(func() { cancel(s.serveMetrics(ctx, scrapes)) })
+	}
+	err = s.accept(ctx, l, s.slots, s.serve)
+	if err == nil && stop.Err() == nil {
+		err = context.Cause(ctx) // another of the sockets broke
+	}
+	cancel(err)
 	notify("STOPPING=1")
 	s.log().Info().Int("calls", len(s.slots)).Msg("mailquotad stops")
+	others.Wait()
 	s.finish()
-	<-database
 	return err
 }
 
-func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
+// accept hands each connection of a socket, and a slot with it, to serve.
+func (s *Server) accept(ctx context.Context, l *net.UnixListener, slots chan struct{}, serve func(*net.UnixConn)) error {
+	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	for {
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
 		c, err := l.AcceptUnix()
 		if err != nil {
-			<-s.slots
+			<-slots
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -164,8 +199,8 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
 		s.working.Add(1)
 		go func() {
 			defer s.working.Done()
-			defer func() { <-s.slots }()
-			s.serve(c)
+			defer func() { <-slots }()
+			serve(c)
 		}()
 	}
 }
@@ -182,9 +217,6 @@ func (s *Server) finish() {
 	case <-done:
 	case <-time.After(bound):
 		s.log().Error().Int("calls", len(s.slots)).Msg("calls did not end in time")
-	}
-	if d := s.database.Load(); d != nil {
-		d.close()
 	}
 }
 

@@ -49,7 +49,12 @@ func TestMain(m *testing.M) {
 		os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
 		l, err := Listen("/nonexistent/socket")
 		if err == nil {
-			err = New(testConfig("host=/nonexistent"), "v", zerolog.New(io.Discard)).Serve(context.Background(), l)
+			c := testConfig("host=/nonexistent")
+			c.OnDatabaseDown, c.DecisionTimeout = "refuse", config.Duration(100*time.Millisecond)
+			var s *Server
+			if s, err = New(c, "v", zerolog.New(io.Discard)); err == nil {
+				err = s.Serve(context.Background(), l)
+			}
 		}
 		fmt.Println(err)
 		os.Exit(1)
@@ -99,6 +104,8 @@ func start(t *testing.T, change func(*config.Daemon)) *running {
 	}
 	t.Cleanup(func() { owner.Close(context.Background()) })
 	c := testConfig(testpg.As(database, "mailquotad"))
+	c.Journal = filepath.Join(t.TempDir(), "journal")
+	c.DecisionTimeout = config.Duration(10 * time.Second) // on a busy machine it is not away
 	if change != nil {
 		change(&c)
 	}
@@ -107,7 +114,9 @@ func start(t *testing.T, change func(*config.Daemon)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Server = New(c, "test", zerolog.New(r.log))
+	if r.Server, err = New(c, "test", zerolog.New(r.log)); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(ctx, l) }()
@@ -441,7 +450,7 @@ func TestStop(t *testing.T) {
 		}
 		answered <- err
 	}()
-	for r.database.Load().queue.Len() == 0 {
+	for r.database.queue.State().Waiting == 0 {
 		runtime.Gosched()
 	}
 	stopped := make(chan struct{})
@@ -544,31 +553,34 @@ func TestStatus(t *testing.T) {
 // TestWithoutDatabase: the daemon runs, says so, and finds the database when it
 // is there.
 func TestWithoutDatabase(t *testing.T) {
-	r := start(t, func(c *config.Daemon) { c.Database = "host=/nonexistent user=mailquotad dbname=x" })
-	reply, err := ask(r.socket, "x", "sendmail", "a@x")
-	if err != nil || reply.Verdict != wire.VerdictUnavailable || !strings.Contains(reply.Text, "has no database") {
-		t.Errorf("%+v, %v", reply, err)
+	for _, test := range []struct {
+		down    string
+		verdict wire.Verdict
+		exit    uint8
+		text    string
+	}{
+		{"journal", wire.VerdictUnavailable, 0, "mailquotad has no database"}, // nothing is known: left to the wrapper
+		{"accept", wire.VerdictAccept, 0, ""},
+		{"refuse", wire.VerdictRefuse, 69, "mail cannot be counted now"},
+	} {
+		r := start(t, func(c *config.Daemon) {
+			c.Database, c.OnDatabaseDown = "host=/nonexistent user=mailquotad dbname=x", test.down
+			c.DecisionTimeout = config.Duration(100 * time.Millisecond)
+		})
+		reply, err := ask(r.socket, "x", "sendmail", "a@x")
+		if err != nil || reply.Verdict != test.verdict || reply.Exit != test.exit || !strings.Contains(reply.Text, test.text) {
+			t.Errorf("%s: %+v, %v", test.down, reply, err)
+		}
+		if log := r.log.String(); strings.Count(log, "database not reached") != 1 || !strings.Contains(log, `"message":"no decision"`) {
+			t.Errorf("%s: log: %s", test.down, log)
+		}
 	}
-	if n := strings.Count(r.log.String(), "database not reached"); n != 1 {
-		t.Errorf("said %d times", n)
-	}
-	c := *r.config()
-	c.Database = testpg.NewAs(t, "mailquotad")
-	r.Reload(c) // the next try takes it
-	for !strings.Contains(r.log.String(), "database reached") {
-		runtime.Gosched()
-	}
-	if reply, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil || reply.Verdict != wire.VerdictAccept {
-		t.Errorf("%+v, %v", reply, err)
-	}
-	r.stop() // before its database goes
 }
 
-// TestTooManyWithoutDatabase: what a caller can bring about himself is refused
-// also where it cannot be recorded, and not left to on-unavailable.
 func TestTooManyWithoutDatabase(t *testing.T) {
 	r := start(t, func(c *config.Daemon) {
 		c.Database, c.CallsPerUser = "host=/nonexistent user=mailquotad dbname=x", 1
+		c.DecisionTimeout = config.Duration(100 * time.Millisecond)
 	})
 	held, err := net.Dial("unix", r.socket)
 	if err != nil {
@@ -641,7 +653,7 @@ func TestSocketActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	reply, err := ask(path, "x", "sendmail", "a@x")
-	if err != nil || reply.Verdict != wire.VerdictUnavailable {
+	if err != nil || reply.Verdict != wire.VerdictRefuse {
 		t.Errorf("%+v, %v\n%s", reply, err, out.String())
 	}
 	cmd.Process.Kill()
@@ -666,26 +678,40 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// TestFault: a panic ends one call, which is refused and does not count as the
-// daemon being away.
-func TestFault(t *testing.T) {
-	log := &lockedBuffer{}
-	broken := New(testConfig(""), "v", zerolog.New(log))
-	broken.finder = nil
+// socketPair returns the two ends of a connection.
+func socketPair(t *testing.T) (ends [2]*net.UnixConn) {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends := [2]net.Conn{}
 	for i, fd := range pair {
 		f := os.NewFile(uintptr(fd), "end")
-		if ends[i], err = net.FileConn(f); err != nil {
+		c, err := net.FileConn(f)
+		if err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
-		defer ends[i].Close()
+		ends[i] = c.(*net.UnixConn)
+		t.Cleanup(func() { c.Close() })
 	}
-	broken.serve(ends[0].(*net.UnixConn))
+	return ends
+}
+
+// TestFault: a panic ends one call, which is refused and does not count as the
+// daemon being away.
+func TestFault(t *testing.T) {
+	log := &lockedBuffer{}
+	c := testConfig("host=/nonexistent")
+	c.OnDatabaseDown = "refuse" // no journal is made
+	broken, err := New(c, "v", zerolog.New(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.database.close()
+	broken.finder = nil
+	ends := socketPair(t)
+	broken.serve(ends[0])
 	want, err := (&wire.Reply{Verdict: wire.VerdictError, Text: "fault in mailquotad: see its log"}).AppendFrame(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -2,17 +2,17 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/quota"
 	"sendmail-wrapper/sqlschema"
 )
 
-// database is a database that was reached once; its pool reconnects by itself.
+// database is where messages are decided. It need not be there.
 type database struct {
 	pool  *pgxpool.Pool
 	store *quota.Store
@@ -23,15 +23,23 @@ type database struct {
 // longer without deciding more a second.
 const maxBatch = 256
 
-func openDatabase(ctx context.Context, c *config.Daemon) (*database, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	pool, err := sqlschema.Open(ctx, c.Database)
+func openDatabase(c *config.Daemon, log func() *zerolog.Logger) (*database, error) {
+	pool, err := sqlschema.DaemonPool(c.Database)
 	if err != nil {
 		return nil, err
 	}
+	settings := quota.Settings{
+		MaxBatch: maxBatch, Timeout: time.Duration(c.DecisionTimeout),
+		Journal: c.Journal, ByJournal: c.OnDatabaseDown == "journal", JournalLimit: c.JournalLimit, JournalShare: c.JournalShare,
+		Check: func(ctx context.Context) error { return sqlschema.Check(ctx, pool) },
+	}
 	store := quota.NewStore(pool, c.Host, c.FirstUserUID)
-	return &database{pool: pool, store: store, queue: quota.NewQueue(store, maxBatch)}, nil
+	queue, err := quota.NewQueue(store, settings, log)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &database{pool, store, queue}, nil
 }
 
 func (d *database) close() {
@@ -39,77 +47,33 @@ func (d *database) close() {
 	d.pool.Close()
 }
 
-// Waits between two tries to reach the database.
-const (
-	firstWait = 100 * time.Millisecond
-	lastWait  = 5 * time.Second
-)
-
-// keepDatabase tries until the database is reached, and looks after it once an
-// hour. It closes tried after the first try.
-func (s *Server) keepDatabase(ctx context.Context, tried chan<- struct{}) {
-	wait := firstWait
-	for first := true; s.database.Load() == nil; first = false {
-		d, err := openDatabase(ctx, s.config())
-		if err == nil {
-			s.database.Store(d)
-			s.trouble.Store(nil)
-			s.log().Info().Msg("database reached")
-		} else if text := err.Error(); ctx.Err() == nil {
-			if last := s.trouble.Swap(&text); last == nil || *last != text {
-				s.log().Error().Err(err).Msg("database not reached: no mail is counted; trying on")
-			}
-		}
-		if first {
-			close(tried)
-		}
-		if err != nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-				wait = min(2*wait, lastWait)
-			}
+// lookAfter looks after the database once a minute while it is there, until ctx
+// ends; at first as soon as it is.
+func (s *Server) lookAfter(ctx context.Context) {
+	var maintained time.Time
+	complain := func(err error, what string) {
+		if err != nil && ctx.Err() == nil {
+			s.log().Warn().Err(err).Msg(what)
 		}
 	}
-	hourly := time.NewTicker(time.Hour)
-	defer hourly.Stop()
+	wait := 100 * time.Millisecond
 	for {
-		// To drop an old partition can fail beside a long report; there is
-		// another hour.
-		if err := s.database.Load().store.Maintain(ctx, s.config().RetentionDays); err != nil && ctx.Err() == nil {
-			s.log().Warn().Err(err).Msg("partitions of the messages are not in order yet")
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-hourly.C:
+		case <-time.After(wait):
+		}
+		if s.database.queue.State().Trouble != "" {
+			continue
+		}
+		wait = time.Minute
+		store := s.database.store
+		complain(store.Heartbeat(ctx), "the database does not know that this host is there")
+		complain(store.Refresh(ctx), "limits are not known as they are now, for a time without the database")
+		if time.Since(maintained) >= time.Hour {
+			complain(store.Maintain(ctx, s.config().RetentionDays), "partitions of the messages are not in order yet")
+			complain(store.Acquaint(ctx), "users and mailboxes are not known, for a time without the database")
+			maintained = time.Now()
 		}
 	}
-}
-
-// unreached says why there is no database, for a caller.
-func (s *Server) unreached() string {
-	if s.trouble.Load() != nil {
-		return "mailquotad has no database"
-	}
-	return "mailquotad is starting"
-}
-
-// databaseState is "ok", or what is wrong.
-func (s *Server) databaseState(ctx context.Context) (state string, schema int) {
-	d := s.database.Load()
-	if d == nil {
-		if text := s.trouble.Load(); text != nil {
-			return *text, 0
-		}
-		return "not reached yet", 0
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	schema, err := sqlschema.Version(ctx, d.pool)
-	if err != nil {
-		return fmt.Sprint(err), 0
-	}
-	return "ok", schema
 }

@@ -20,6 +20,13 @@ func Listen(path string) (*net.UnixListener, error) {
 	if passed, err := passedSocket(); passed != nil || err != nil {
 		return passed, err
 	}
+	// Every user may send mail, so every user may ask; the kernel says who it is.
+	return makeSocket(path, 0o666)
+}
+
+// makeSocket returns a socket at path that those may connect to whom mode gives
+// the right to write.
+func makeSocket(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
@@ -27,10 +34,9 @@ func Listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the socket: %w", err)
 	}
-	// Every user may send mail, so every user may ask; the kernel says who it is.
-	if err := os.Chmod(path, 0o666); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		l.Close()
-		return nil, fmt.Errorf("open the socket to all users: %w", err)
+		return nil, fmt.Errorf("open the socket to its users: %w", err)
 	}
 	return l, nil
 }

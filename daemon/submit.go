@@ -16,6 +16,7 @@ import (
 	"sendmail-wrapper/origin"
 	"sendmail-wrapper/quota"
 	"sendmail-wrapper/sendmail"
+	"sendmail-wrapper/sqlschema"
 	"sendmail-wrapper/wire"
 )
 
@@ -95,20 +96,9 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 
 // decide puts a message through the queue, and logs what became of it.
 func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.Reply {
-	var err error
-	if m.ID, err = uuid.NewV7(); err != nil {
-		return s.unavailable(m, fmt.Errorf("make an id: %w", err))
-	}
-	d := s.database.Load()
-	if d == nil {
-		s.counts.unavailable.Add(1)
-		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: s.unreached()}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config().DecisionTimeout))
-	defer cancel()
-	decision, err := d.queue.Submit(ctx, *m)
+	decision, err := s.decision(m)
 	if err != nil {
-		return s.unavailable(m, err)
+		return s.undecided(m, gateway, err)
 	}
 	s.logDecision(m, &decision, time.Since(began))
 	reply := &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
@@ -121,11 +111,47 @@ func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.R
 	return reply
 }
 
-func (s *Server) unavailable(m *quota.Message, err error) *wire.Reply {
-	s.counts.unavailable.Add(1)
-	s.log().Error().Err(err).Str("id", m.ID.String()).Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Msg("no decision")
-	return &wire.Reply{Verdict: wire.VerdictUnavailable, ID: m.ID.String(), Text: "mailquotad has no database"}
+// decisionBound bounds the wait for a decision. The wrapper waits for 30 seconds.
+const decisionBound = 28 * time.Second
+
+// decision gives a message its id, and takes it through the queue.
+func (s *Server) decision(m *quota.Message) (d quota.Decision, err error) {
+	if m.ID, err = uuid.NewV7(); err != nil {
+		return d, fmt.Errorf("make an id: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), decisionBound)
+	defer cancel()
+	began := time.Now()
+	d, err = s.database.queue.Submit(ctx, *m)
+	s.decisionTime.UpdateDuration(began)
+	return d, err
 }
+
+// undecided answers where there is no decision: by on-database-down, if it is the
+// database that is away. What the caller could have brought about never lets a
+// message pass.
+func (s *Server) undecided(m *quota.Message, gateway bool, err error) *wire.Reply {
+	s.counts.unavailable.Add(1)
+	reply := &wire.Reply{ID: m.ID.String()}
+	away := errors.Is(err, quota.ErrUnavailable)
+	switch down := s.config().OnDatabaseDown; {
+	case away && down == "accept":
+		reply.Verdict = wire.VerdictAccept
+	case away && down == "refuse", errors.Is(err, quota.ErrJournal):
+		r := &quota.Refusal{Reason: "mail cannot be counted now, so it is refused; try again later"}
+		reply.Verdict, reply.Exit, reply.Text = wire.VerdictRefuse, r.Exit(gateway), r.Text()
+	case away, errors.Is(err, quota.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+		reply.Verdict, reply.Text = wire.VerdictUnavailable, "mailquotad has no database"
+	default:
+		reply.Verdict, reply.Text = wire.VerdictError, "this message cannot be recorded: see the log of mailquotad"
+	}
+	s.log().Error().Err(err).Str("id", reply.ID).Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Str("sender", m.Sender).
+		Int("recipients", m.Recipients).Str("answer", verdictNames[reply.Verdict]).Msg("no decision")
+	return reply
+}
+
+var verdictNames = map[wire.Verdict]string{wire.VerdictAccept: "accept", wire.VerdictRefuse: "refuse",
+	wire.VerdictUnavailable: "unavailable", wire.VerdictError: "error"}
 
 // wrong refuses a request that the wrapper would not make.
 func (s *Server) wrong(peer *origin.Peer, err error) *wire.Reply {
@@ -159,13 +185,9 @@ func (s *Server) logDecision(m *quota.Message, d *quota.Decision, took time.Dura
 
 // usage tells a user what he has sent, and nobody else.
 func (s *Server) usage(peer *origin.Peer) *wire.Reply {
-	d := s.database.Load()
-	if d == nil {
-		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: s.unreached()}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config().DecisionTimeout))
 	defer cancel()
-	list, err := d.store.UsageOfUser(ctx, s.finder.Owner(peer.UID))
+	list, err := s.database.store.UsageOfUser(ctx, s.finder.Owner(peer.UID))
 	if err != nil {
 		s.log().Error().Err(err).Uint32("uid", peer.UID).Msg("no usage")
 		return &wire.Reply{Verdict: wire.VerdictUnavailable, Text: "mailquotad has no database"}
@@ -191,21 +213,38 @@ type Status struct {
 	Refused     int64     `json:"refused,omitempty"`     //
 	Unavailable int64     `json:"unavailable,omitempty"` // no decision possible
 	Rejected    int64     `json:"rejected,omitempty"`    // no valid request
+
+	DownSince time.Time `json:"database_down_since,omitzero"`
+	Journal   *Journal  `json:"journal,omitempty"` // where there is something in it
+}
+
+// Journal is what the database has not got yet.
+type Journal struct {
+	Messages   int       `json:"messages"`   // decisions to be booked
+	Failed     int       `json:"failed"`     // that the database did not take
+	Unrecorded int64     `json:"unrecorded"` // refusals that are in the log only
+	Since      time.Time `json:"since,omitzero"`
 }
 
 func (s *Server) status(peer *origin.Peer) *wire.Reply {
-	state, schema := s.databaseState(context.Background())
-	status := Status{Version: s.version, Database: state}
+	state := s.database.queue.State()
+	status := Status{Version: s.version, Database: "ok"}
+	if state.Trouble != "" {
+		status.Database = state.Trouble
+	}
 	if peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
-		if state != "ok" { // an error may name hosts and roles
+		if state.Trouble != "" { // an error may name hosts and roles
 			status.Database = "not reached"
 		}
 		return s.body(status)
 	}
-	status.Host, status.Started, status.Schema = s.config().Host, s.started.UTC(), schema
-	status.Calls = len(s.slots)
-	if d := s.database.Load(); d != nil {
-		status.Waiting = d.queue.Len()
+	status.Host, status.Started = s.config().Host, s.started.UTC()
+	status.Calls, status.Waiting, status.DownSince = len(s.slots), state.Waiting, state.Since
+	if state.Trouble == "" {
+		status.Schema = sqlschema.Latest() // or it would not be used
+	}
+	if j := state.Journal; j.Messages+j.Failed > 0 || j.Unrecorded > 0 {
+		status.Journal = &Journal{j.Messages, j.Failed, j.Unrecorded, state.Since}
 	}
 	status.Accepted, status.Refused = s.counts.accepted.Load(), s.counts.refused.Load()
 	status.Unavailable, status.Rejected = s.counts.unavailable.Load(), s.counts.rejected.Load()

@@ -130,6 +130,7 @@ const (
 	At     Kind = "at"
 	Shell  Kind = "shell"
 	Other  Kind = "other"
+	SMTP   Kind = "smtp" // not a program of this host: a mailbox that logged in
 )
 
 // Origin is what is known about the caller of one message.

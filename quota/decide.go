@@ -7,6 +7,23 @@ type Account struct {
 	Object Object
 	Bounds Bounds
 	Usage  Usage
+	share  *share // nil: all that the limits leave
+}
+
+// share bounds what is granted while the database is away, where other hosts may
+// grant of the same limits, or more is used than is known: a part of what is
+// left of each limit.
+type share struct {
+	part, of int64
+	own      Usage // granted meanwhile, contained in the account's Usage
+}
+
+// charge adds a cost to an account.
+func (a *Account) charge(minute int64, cost Cost) {
+	a.Usage.charge(minute, cost)
+	if a.share != nil {
+		a.share.own.charge(minute, cost)
+	}
 }
 
 // Decide decides about one message at the time given and, if it passes, charges
@@ -36,7 +53,7 @@ func Decide(accounts []*Account, cost Cost, exempt bool, now time.Time) (at time
 	}
 	if refusal == nil {
 		for _, a := range accounts {
-			a.Usage.charge(minute, cost)
+			a.charge(minute, cost)
 		}
 	}
 	return at, refusal
@@ -56,11 +73,21 @@ func (a *Account) check(l Limit, cost Cost, minute int64) *Refusal {
 		return &Refusal{Object: a.Object, Limit: l, Max: bound.Max, Used: need, Recipients: cost.Recipients}
 	}
 	used := a.Usage.used(l, minute)
-	if used+need <= bound.Max {
+	if used+need > bound.Max {
+		return &Refusal{Object: a.Object, Limit: l, Max: bound.Max, Used: used, Recipients: cost.Recipients,
+			FreeAt: a.Usage.freeAt(l, minute, need, bound.Max)}
+	}
+	if a.share == nil {
 		return nil
 	}
+	own := a.share.own.used(l, minute)
+	grant := (bound.Max - (used - own)) * a.share.part / a.share.of
+	if own+need <= grant {
+		return nil
+	}
+	// What is not free again by the clock is once the database is back.
 	return &Refusal{Object: a.Object, Limit: l, Max: bound.Max, Used: used, Recipients: cost.Recipients,
-		FreeAt: a.Usage.freeAt(l, minute, need, bound.Max)}
+		Away: true, Grant: grant, FreeAt: a.share.own.freeAt(l, minute, need, grant)}
 }
 
 func (r *Refusal) outlasts(other *Refusal) bool {

@@ -24,7 +24,8 @@ func (e *NotFoundError) Error() string {
 }
 
 var findSQL = map[Class]string{
-	User:         `SELECT id FROM system_user WHERE host_id = $2 AND name = $1 AND removed_at IS NULL ORDER BY id DESC LIMIT 1`,
+	User: `SELECT id FROM system_user WHERE host_id = (SELECT id FROM host WHERE name = $2) AND name = $1 AND removed_at IS NULL
+ ORDER BY id DESC LIMIT 1`,
 	Mailbox:      `SELECT id FROM mailbox WHERE address = $1 AND removed_at IS NULL`,
 	Domain:       `SELECT id FROM domain WHERE name = $1 AND removed_at IS NULL`,
 	Subscription: `SELECT id FROM subscription WHERE name = $1 AND removed_at IS NULL`,
@@ -40,14 +41,10 @@ func (s *Store) Find(ctx context.Context, o Object) (ID, error) {
 	arguments := []any{o.Name}
 	if o.Class == User {
 		name, host, other := strings.Cut(o.Name, "@")
-		hostID, err := s.findHost(ctx, host, other)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return 0, &NotFoundError{o}
+		if !other {
+			host = s.host
 		}
-		if err != nil {
-			return 0, err
-		}
-		arguments = []any{name, hostID}
+		arguments = []any{name, host}
 	}
 	var id ID
 	err := s.pool.QueryRow(ctx, findSQL[o.Class], arguments...).Scan(&id)
@@ -58,12 +55,4 @@ func (s *Store) Find(ctx context.Context, o Object) (ID, error) {
 		return 0, fmt.Errorf("find %s: %w", o, err)
 	}
 	return id, nil
-}
-
-func (s *Store) findHost(ctx context.Context, host string, other bool) (id int32, err error) {
-	if !other {
-		return s.ensureHost(ctx)
-	}
-	err = s.pool.QueryRow(ctx, `SELECT id FROM host WHERE name = $1`, host).Scan(&id)
-	return id, err
 }

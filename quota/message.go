@@ -2,6 +2,7 @@ package quota
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,11 +14,30 @@ import (
 type Message struct {
 	ID         uuid.UUID // version 7; a message that comes twice with one ID is charged once
 	Origin     origin.Origin
+	Mailbox    string // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
 	Sender     string // envelope sender, "" for the null sender
 	Recipients int    // envelope recipients, ≥ 1
 	Size       int64  // bytes
 	Forbidden  string // not empty: refused whatever the limits, for this reason
 }
+
+// check refuses what no column could hold.
+func (m *Message) check() error {
+	if m.Recipients < 0 || m.Recipients > math.MaxInt32 || m.Size < 0 {
+		return fmt.Errorf("message of %d recipients and %d bytes: out of range", m.Recipients, m.Size)
+	}
+	return nil
+}
+
+// bounded is the message with its texts as its row has them.
+func (m *Message) bounded() Message {
+	b, o := *m, &m.Origin
+	b.Mailbox, b.Sender, b.Forbidden = text(m.Mailbox), text(m.Sender), text(m.Forbidden)
+	b.Origin.User, b.Origin.Script.Value, b.Origin.Crontab.Value, b.Origin.Site.Value = text(o.User), text(o.Script.Value), text(o.Crontab.Value), text(o.Site.Value)
+	return b
+}
+
+func (m *Message) cost() Cost { return Cost{Messages: 1, Recipients: int64(m.Recipients)} }
 
 // Decision is what became of a Message.
 type Decision struct {
@@ -35,6 +55,8 @@ type Refusal struct {
 	Used       int64     // used when the message came (RecipientsMessage: recipients of the message)
 	Recipients int64     // of the message
 	FreeAt     time.Time // when the same message would pass, if nothing else is sent; zero: never
+	Away       bool      // refused by Grant, while the database is away
+	Grant      int64     // what this host grants of the limit meanwhile
 	Reason     string    // Message.Forbidden
 }
 
@@ -76,6 +98,9 @@ func (r *Refusal) Text() string {
 		return fmt.Sprintf("%s may send no mail (%s)", of, limit)
 	case r.Limit == RecipientsMessage:
 		return fmt.Sprintf("%s: this message has %d; send it to fewer at a time", limit, r.Used)
+	case r.Away:
+		return fmt.Sprintf("%s: %d used as far as is known; while the database is away this host lets %d more through, and no more now; try again later",
+			limit, r.Used, r.Grant)
 	case r.FreeAt.IsZero():
 		return fmt.Sprintf("%s: this message has %d recipients and can never pass; send it to fewer at a time", limit, r.Recipients)
 	case r.Used >= r.Max:

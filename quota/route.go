@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sendmail-wrapper/origin"
 )
@@ -23,23 +24,52 @@ const nobody = 65534
 
 // target is an object that a message is charged to.
 type target struct {
-	id     ID
-	plan   ID // whose defaults apply to it, 0 for the server
-	object Object
+	ID     ID
+	Plan   ID // whose defaults apply to it, 0 for the server
+	Object Object
 }
 
-// route says whom a message is charged to.
+// route says whom a message is charged to. It is never changed once it is
+// remembered.
 type route struct {
-	targets              []target // nearest first, the server last
-	subscription, domain string
-	exempt               bool
+	Targets              []target // nearest first, the server last
+	Subscription, Domain string
+	Exempt               bool
+	user                 string // login name that the database has for the uid
+	term                 int64
 }
 
-// routeSQL: a message belongs to its system user's subscription, and to that
+// routeKey is all of a message that its route depends on: the mailbox, or else
+// the uid, and site and script as far as they are proved.
+type routeKey struct {
+	Mailbox, Site, Script string
+	UID                   uint32
+}
+
+// maxAddress is the longest address that there can be, in bytes (RFC 5321,
+// 4.5.3.1). What is longer is cut, and so is no mailbox of a known domain.
+const maxAddress = 64 + 1 + 255
+
+func keyOf(m *Message) routeKey {
+	if m.Mailbox != "" {
+		address := strings.ToLower(m.Mailbox)
+		return routeKey{Mailbox: text(address[:min(len(address), maxAddress)])}
+	}
+	k := routeKey{UID: m.Origin.UID}
+	if m.Origin.Site.Proof >= origin.System {
+		k.Site = text(m.Origin.Site.Value)
+	}
+	if m.Origin.Script.Proof >= origin.System {
+		k.Script = text(m.Origin.Script.Value)
+	}
+	return k
+}
+
+// userSQL: a message belongs to its system user's subscription, and to that
 // domain of it whose name is its proved site, or below whose document root its
 // proved script lies, or which is the only one. A domain of another
 // subscription is never even looked at.
-const routeSQL = `SELECT k.n, u.id, u.name, s.id, s.name, p.id, p.exempt, d.id, d.name
+const userSQL = `SELECT k.n, u.id, u.name, s.id, s.name, p.id, p.exempt, d.id, d.name
   FROM unnest($2::bigint[], $3::text[], $4::text[]) WITH ORDINALITY k(uid, site, script, n)
   JOIN system_user u ON u.host_id = $1 AND u.uid = k.uid AND u.removed_at IS NULL
   JOIN subscription s ON s.id = u.subscription_id
@@ -54,78 +84,190 @@ const routeSQL = `SELECT k.n, u.id, u.name, s.id, s.name, p.id, p.exempt, d.id, 
      ORDER BY c.name = k.site DESC, length(c.document_root) DESC NULLS LAST, c.id
      LIMIT 1) d ON true`
 
+// mailboxSQL: a message of a mailbox belongs to its domain and subscription. One
+// that is not known yet may have a domain that is.
+const mailboxSQL = `SELECT k.n, m.id, d.id, d.name, s.id, s.name, p.id, p.exempt
+  FROM unnest($1::text[]) WITH ORDINALITY k(address, n)
+  LEFT JOIN mailbox m ON m.address = k.address AND m.removed_at IS NULL
+  JOIN domain d ON d.id = coalesce(m.domain_id, (SELECT b.id FROM domain b WHERE b.name = substring(k.address FROM '[^@]*$') AND b.removed_at IS NULL))
+  JOIN subscription s ON s.id = d.subscription_id
+  JOIN plan p ON p.id = s.plan_id`
+
 type caller struct {
 	uid  uint32
 	name string
 }
 
-type unknownUsersError struct{ users []caller }
-
-func (e *unknownUsersError) Error() string {
-	return fmt.Sprintf("%d system users not known yet", len(e.users))
+// unknownError names callers who must be made before they can be charged.
+type unknownError struct {
+	users     map[caller]bool
+	mailboxes map[string]bool
 }
 
-// route opens the transaction and finds whom each message is charged to.
-func (s *Store) route(ctx context.Context, conn *pgxpool.Conn, hostID int32, messages []Message) ([]route, error) {
-	uids, sites, scripts := make([]int64, len(messages)), make([]string, len(messages)), make([]string, len(messages))
+func (e *unknownError) Error() string {
+	return fmt.Sprintf("%d system users and %d mailboxes not known yet", len(e.users), len(e.mailboxes))
+}
+
+var serverTarget = target{ServerID, 0, Object{Class: Server}}
+
+// routes finds whom each message is charged to: from memory, or, if fresh, all
+// anew from the database; and the term in which they hold. The error is an
+// *unknownError where somebody must be made first.
+func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fresh bool) (routes []*route, term int64, err error) {
+	keys := make([]routeKey, len(messages))
 	for i := range messages {
-		o := &messages[i].Origin
-		uids[i] = int64(o.UID)
-		if o.Site.Proof >= origin.System {
-			sites[i] = text(o.Site.Value)
-		}
-		if o.Script.Proof >= origin.System {
-			scripts[i] = text(o.Script.Value)
+		keys[i] = keyOf(&messages[i])
+	}
+	term, routes = s.memory.begin(keys)
+	if fresh {
+		clear(routes)
+	}
+	read := map[routeKey]*route{}
+	for i, k := range keys {
+		if routes[i] == nil {
+			read[k] = nil
 		}
 	}
-	routes := make([]route, len(messages))
-	unknown := map[caller]bool{}
+	if len(read) > 0 {
+		if err := s.readRoutes(ctx, hostID, read); err != nil {
+			return nil, 0, err
+		}
+		for _, r := range read {
+			if r != nil {
+				r.term = term
+			}
+		}
+	}
+	unknown := &unknownError{map[caller]bool{}, map[string]bool{}}
+	for i, k := range keys {
+		if routes[i] == nil {
+			routes[i] = read[k]
+		}
+		o := &messages[i].Origin
+		switch r := routes[i]; {
+		case k.Mailbox != "":
+			if r == nil {
+				unknown.mailboxes[k.Mailbox] = true
+			}
+		case r == nil, r.user != text(o.User) && !nameless(o): // or renamed since
+			unknown.users[caller{o.UID, o.User}] = true
+		}
+	}
+	if len(unknown.users)+len(unknown.mailboxes) > 0 {
+		return nil, 0, unknown
+	}
+	// A user can have any number of scripts, and each would take the place of
+	// somebody else.
+	maps.DeleteFunc(read, func(k routeKey, _ *route) bool { return k.Script != "" })
+	s.memory.learnRoutes(read)
+	return routes, term, nil
+}
+
+// readRoutes fills in the routes of keys; nil is left where somebody is not
+// known yet.
+func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]*route) error {
+	var users, boxes []routeKey
+	for k := range read {
+		if k.Mailbox == "" {
+			users = append(users, k)
+		} else {
+			boxes = append(boxes, k)
+			read[k] = &route{Targets: []target{serverTarget}} // unless the domain is known
+		}
+	}
 	batch := &pgx.Batch{}
-	batch.Queue("BEGIN")
-	batch.Queue(routeSQL, hostID, uids, sites, scripts).Query(func(rows pgx.Rows) error {
-		var n int64
-		var user, subscription, plan ID
-		var domain *ID
-		var userName, subscriptionName string
-		var domainName *string
-		var exempt bool
-		_, err := pgx.ForEachRow(rows, []any{&n, &user, &userName, &subscription, &subscriptionName, &plan, &exempt, &domain, &domainName}, func() error {
-			r, o := &routes[n-1], &messages[n-1].Origin
-			if userName != text(o.User) && !nameless(o) {
-				unknown[caller{o.UID, o.User}] = true // renamed since
-			}
-			r.exempt, r.subscription = exempt, subscriptionName
-			r.targets = append(r.targets, target{user, plan, Object{User, userName}})
-			if domain != nil {
-				r.domain = *domainName
-				r.targets = append(r.targets, target{*domain, plan, Object{Domain, *domainName}})
-			}
-			r.targets = append(r.targets, target{subscription, plan, Object{Subscription, subscriptionName}},
-				target{ServerID, 0, Object{Class: Server}})
-			return nil
+	if len(users) > 0 {
+		uids, sites, scripts := make([]int64, len(users)), make([]string, len(users)), make([]string, len(users))
+		for i, k := range users {
+			uids[i], sites[i], scripts[i] = int64(k.UID), k.Site, k.Script
+		}
+		batch.Queue(userSQL, hostID, uids, sites, scripts).Query(func(rows pgx.Rows) error {
+			return scanUsers(rows, func(n int64, r *route) { read[users[n-1]] = r })
 		})
+	}
+	if len(boxes) > 0 {
+		addresses := make([]string, len(boxes))
+		for i, k := range boxes {
+			addresses[i] = k.Mailbox
+		}
+		batch.Queue(mailboxSQL, addresses).Query(func(rows pgx.Rows) error {
+			return scanMailboxes(rows, addresses, func(n int64, r *route) { read[boxes[n-1]] = r })
+		})
+	}
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("find subscriptions: %w", err)
+	}
+	return nil
+}
+
+func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
+	var n int64
+	var user, subscription, plan ID
+	var domain *ID
+	var userName, subscriptionName string
+	var domainName *string
+	var exempt bool
+	_, err := pgx.ForEachRow(rows, []any{&n, &user, &userName, &subscription, &subscriptionName, &plan, &exempt, &domain, &domainName}, func() error {
+		r := &route{Subscription: subscriptionName, Exempt: exempt, user: userName,
+			Targets: []target{{user, plan, Object{User, userName}}}}
+		if domain != nil {
+			r.Domain = *domainName
+			r.Targets = append(r.Targets, target{*domain, plan, Object{Domain, *domainName}})
+		}
+		r.Targets = append(r.Targets, target{subscription, plan, Object{Subscription, subscriptionName}}, serverTarget)
+		found(n, r)
+		return nil
+	})
+	return err
+}
+
+func scanMailboxes(rows pgx.Rows, addresses []string, found func(n int64, r *route)) error {
+	var n int64
+	var mailbox *ID
+	var domain, subscription, plan ID
+	var domainName, subscriptionName string
+	var exempt bool
+	_, err := pgx.ForEachRow(rows, []any{&n, &mailbox, &domain, &domainName, &subscription, &subscriptionName, &plan, &exempt}, func() error {
+		if mailbox == nil {
+			found(n, nil)
+			return nil
+		}
+		found(n, &route{Subscription: subscriptionName, Domain: domainName, Exempt: exempt, Targets: []target{
+			{*mailbox, plan, Object{Mailbox, addresses[n-1]}},
+			{domain, plan, Object{Domain, domainName}},
+			{subscription, plan, Object{Subscription, subscriptionName}},
+			serverTarget,
+		}})
+		return nil
+	})
+	return err
+}
+
+// ensureMailbox makes a mailbox of a known domain that logs in for the first
+// time.
+func (s *Store) ensureMailbox(ctx context.Context, address string) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO mailbox (domain_id, address) SELECT id, $1 FROM domain WHERE name = substring($1 FROM '[^@]*$') AND removed_at IS NULL
+			ON CONFLICT (address) WHERE removed_at IS NULL DO NOTHING`, address)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO usage (id) SELECT id FROM mailbox WHERE address = $1 AND removed_at IS NULL ON CONFLICT DO NOTHING`, address)
 		return err
 	})
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, fmt.Errorf("find subscriptions: %w", err)
+	if err != nil {
+		return fmt.Errorf("register mailbox %s: %w", address, err)
 	}
-	for i := range routes {
-		if routes[i].targets == nil {
-			unknown[caller{messages[i].Origin.UID, messages[i].Origin.User}] = true
-		}
-	}
-	if len(unknown) > 0 {
-		e := &unknownUsersError{}
-		for c := range unknown {
-			e.users = append(e.users, c)
-		}
-		return nil, e
-	}
-	return routes, nil
+	return nil
 }
 
 // nameless tells whether a uid had no login name: then its old name stays.
 func nameless(o *origin.Origin) bool { return o.User == fmt.Sprintf("#%d", o.UID) }
+
+// isSystem tells whether a uid comes under the plan "system" at first.
+func (s *Store) isSystem(uid uint32) bool { return uid < s.firstUserUID || uid == nobody }
+
+func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // ensureHost returns the number of this host, which is made when it first asks.
 func (s *Store) ensureHost(ctx context.Context) (int32, error) {
@@ -160,7 +302,7 @@ func (s *Store) EnsureUser(ctx context.Context, uid uint32, name string) (user, 
 			return err
 		}
 		plan := DefaultPlan
-		if uid < s.firstUserUID || uid == nobody {
+		if s.isSystem(uid) {
 			plan = SystemPlan
 		}
 		created = true

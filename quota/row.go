@@ -5,7 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Values of messages.decision.
@@ -17,22 +17,24 @@ const (
 // insertSQL writes many rows with set-returning functions in the select list,
 // which PostgreSQL runs faster than unnest in FROM; all arrays have one length.
 // 0, ” and -1 stand for NULL, since an array of values is cheaper to send.
-const insertSQL = `INSERT INTO messages (at, id, uid, size, user_id, domain_id, subscription_id, refused_object, host_id,
+const insertSQL = `INSERT INTO messages (at, id, uid, size, user_id, mailbox_id, domain_id, subscription_id, refused_object, host_id,
   recipients, decision, refused_limit, kind_proof, script_proof, crontab_proof, site_proof,
   sender, kind, script, crontab, site, refused_why)
-SELECT unnest($2::timestamptz[]), unnest($3::uuid[]), unnest($4::bigint[]), unnest($5::bigint[]), unnest($6::bigint[]),
-  nullif(unnest($7::bigint[]), 0), unnest($8::bigint[]), nullif(unnest($9::bigint[]), 0), $1::integer,
-  unnest($10::integer[]), unnest($11::smallint[]), nullif(unnest($12::smallint[]), -1),
-  nullif(unnest($13::smallint[]), 0), nullif(unnest($14::smallint[]), 0), nullif(unnest($15::smallint[]), 0), nullif(unnest($16::smallint[]), 0),
-  unnest($17::text[]), unnest($18::text[]), nullif(unnest($19::text[]), ''), nullif(unnest($20::text[]), ''),
-  nullif(unnest($21::text[]), ''), nullif(unnest($22::text[]), '')`
+SELECT unnest($2::timestamptz[]), unnest($3::uuid[]), nullif(unnest($4::bigint[]), -1), unnest($5::bigint[]), nullif(unnest($6::bigint[]), 0),
+  nullif(unnest($7::bigint[]), 0), nullif(unnest($8::bigint[]), 0), nullif(unnest($9::bigint[]), 0), nullif(unnest($10::bigint[]), 0), $1::integer,
+  unnest($11::integer[]), unnest($12::smallint[]), nullif(unnest($13::smallint[]), -1),
+  nullif(unnest($14::smallint[]), 0), nullif(unnest($15::smallint[]), 0), nullif(unnest($16::smallint[]), 0), nullif(unnest($17::smallint[]), 0),
+  unnest($18::text[]), unnest($19::text[]), nullif(unnest($20::text[]), ''), nullif(unnest($21::text[]), ''),
+  nullif(unnest($22::text[]), ''), nullif(unnest($23::text[]), '')`
 
-// messageRows is a batch of rows, column by column.
+// messageRows is a batch of rows, column by column, in types that pgx encodes
+// without reflection.
 type messageRows struct {
 	at                                           []time.Time
-	id                                           []uuid.UUID
-	uid, size, user, domain, subscription        []int64
-	refusedObject, recipients                    []int64
+	id                                           pgtype.FlatArray[pgtype.UUID]
+	uid, size, recipients                        []int64
+	user, mailbox, domain, subscription          []int64
+	refusedObject                                []int64
 	decision, refusedLimit                       []int16
 	kindProof, scriptProof, cronProof, siteProof []int16
 	sender, kind, script, crontab, site, why     []string
@@ -41,23 +43,21 @@ type messageRows struct {
 func (c *messageRows) add(m *Message, r *route, d *Decision) {
 	o := &m.Origin
 	c.at = append(c.at, d.At)
-	c.id = append(c.id, m.ID)
-	c.uid = append(c.uid, int64(o.UID))
-	c.size = append(c.size, m.Size)
-	var user, domain, subscription ID
-	for _, t := range r.targets {
-		switch t.object.Class {
-		case User:
-			user = t.id
-		case Domain:
-			domain = t.id
-		case Subscription:
-			subscription = t.id
-		}
+	c.id = append(c.id, pgtype.UUID{Bytes: m.ID, Valid: true})
+	uid := int64(o.UID)
+	if m.Mailbox != "" {
+		uid = -1
 	}
-	c.user = append(c.user, int64(user))
-	c.domain = append(c.domain, int64(domain))
-	c.subscription = append(c.subscription, int64(subscription))
+	c.uid = append(c.uid, uid)
+	c.size = append(c.size, m.Size)
+	var of [Server + 1]ID
+	for _, t := range r.Targets {
+		of[t.Object.Class] = t.ID
+	}
+	c.user = append(c.user, int64(of[User]))
+	c.mailbox = append(c.mailbox, int64(of[Mailbox]))
+	c.domain = append(c.domain, int64(of[Domain]))
+	c.subscription = append(c.subscription, int64(of[Subscription]))
 	c.recipients = append(c.recipients, int64(m.Recipients))
 	c.kindProof = append(c.kindProof, int16(o.KindProof))
 	c.scriptProof = append(c.scriptProof, int16(o.Script.Proof))
@@ -72,10 +72,8 @@ func (c *messageRows) add(m *Message, r *route, d *Decision) {
 	decision, object, limit, why := rowAccepted, ID(0), int16(-1), ""
 	if d.Refusal != nil {
 		decision, why = rowRefused, d.Refusal.Text()
-		for _, t := range r.targets {
-			if t.object == d.Refusal.Object {
-				object, limit = t.id, int16(d.Refusal.Limit)
-			}
+		if class := d.Refusal.Object.Class; class != 0 {
+			object, limit = of[class], int16(d.Refusal.Limit)
 		}
 	}
 	c.decision = append(c.decision, int16(decision))
@@ -85,7 +83,7 @@ func (c *messageRows) add(m *Message, r *route, d *Decision) {
 }
 
 func (c *messageRows) arguments(hostID int32) []any {
-	return []any{hostID, c.at, c.id, c.uid, c.size, c.user, c.domain, c.subscription, c.refusedObject, c.recipients,
+	return []any{hostID, c.at, c.id, c.uid, c.size, c.user, c.mailbox, c.domain, c.subscription, c.refusedObject, c.recipients,
 		c.decision, c.refusedLimit, c.kindProof, c.scriptProof, c.cronProof, c.siteProof,
 		c.sender, c.kind, c.script, c.crontab, c.site, c.why}
 }

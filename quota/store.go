@@ -1,94 +1,181 @@
 package quota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Store keeps objects, limits, counters and message rows in PostgreSQL. It is
-// safe for use by many goroutines.
+// safe for use by many goroutines; decisions are made one batch at a time.
 type Store struct {
 	pool         *pgxpool.Pool
 	host         string
 	firstUserUID uint32
 	hostID       atomic.Int32 // 0: not asked yet
+	memory       *memory
+	remembered   atomic.Int64 // batches decided by memory
+
+	deciding    sync.Mutex // holds for what follows
+	versions    versions
+	caution     int // batches to be decided with locks
+	nextCaution int
 }
 
 // NewStore returns the store of one mail host. Uids below firstUserUID (and
-// nobody's) come under the plan "system" when they are first seen.
+// nobody's) come under the plan "system" when they are first seen. To decide, the
+// pool must be one of sqlschema.DaemonPool: its settings make PostgreSQL lock rows
+// in the order in which they are named.
 func NewStore(pool *pgxpool.Pool, host string, firstUserUID uint32) *Store {
-	return &Store{pool: pool, host: host, firstUserUID: firstUserUID}
+	return &Store{pool: pool, host: host, firstUserUID: firstUserUID, memory: newMemory(), versions: newVersions(), nextCaution: firstCaution}
+}
+
+// batch is messages that are decided together, and how far that got.
+type batch struct {
+	messages []Message
+	decided  []*Decision // by the journal, to be booked as they are; nil: to be decided
+	again    bool        // rows of some messages may be there already
+	// sent are the decisions whose transaction was on its way to be committed
+	// when the database was lost: it may have been, or not.
+	sent []Decision
 }
 
 // attempts bounds how often a batch is tried: again after a deadlock with a
-// foreign transaction, a lost connection, or partitions that were missing.
-const attempts = 4
+// foreign transaction, and with users, usage rows and partitions that were missing.
+const attempts = 6
 
 // Decide decides about messages in the order given, in one transaction, and
 // writes counters and rows. On an error none of them is charged, except where
-// the connection was lost while the transaction committed; a retry finds what
-// was booked by the messages' ids.
+// the connection was lost while the transaction committed.
 func (s *Store) Decide(ctx context.Context, messages []Message) ([]Decision, error) {
-	if len(messages) == 0 {
+	return s.decide(ctx, &batch{messages: messages})
+}
+
+func (s *Store) decide(ctx context.Context, b *batch) ([]Decision, error) {
+	if len(b.messages) == 0 {
 		return nil, nil
 	}
-	decisions, err := s.decide(ctx, messages, false)
-	for n := 1; err != nil && n < attempts && ctx.Err() == nil; n++ {
-		var again bool
-		if again, err = s.mend(ctx, messages, err); !again {
-			break
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	fresh := false
+	for n := 1; ; n++ {
+		decisions, failure := s.try(ctx, b, fresh)
+		if failure == nil {
+			return decisions, nil
 		}
-		decisions, err = s.decide(ctx, messages, true)
+		again, err := s.mend(ctx, b, failure)
+		switch {
+		case !again:
+			return nil, err
+		case n == attempts:
+			return nil, failure
+		}
+		// What is read from now on is read after the messages came, so a
+		// change since then needs no third look.
+		fresh = true
 	}
-	return decisions, err
 }
 
 // mend does what an error asks for before the same batch can be tried again.
-func (s *Store) mend(ctx context.Context, messages []Message, failure error) (again bool, err error) {
-	var unknown *unknownUsersError
+func (s *Store) mend(ctx context.Context, b *batch, failure error) (again bool, err error) {
+	var unknown *unknownError
 	var missing *missingUsageError
 	var pg *pgconn.PgError
 	switch {
-	case errors.As(failure, &unknown):
-		for _, u := range unknown.users {
-			if _, _, _, err := s.EnsureUser(ctx, u.uid, u.name); err != nil {
-				return false, err
-			}
-		}
+	case errors.Is(failure, errChanged):
 		return true, nil
+	case errors.As(failure, &unknown):
+		return s.makeUnknown(ctx, unknown)
 	case errors.As(failure, &missing):
-		return true, s.ensureUsage(ctx, missing.ids)
+		err := s.ensureUsage(ctx, missing.ids)
+		return err == nil, err
 	case errors.As(failure, &pg):
 		switch {
 		case pg.Code == "40P01" || pg.Code == "40001": // deadlock, serialization failure
 			return true, nil
-		case pg.Code == "23514" && pg.ConstraintName == "": // no partition for this row
-			_, err := s.pool.Exec(ctx, `SELECT make_partitions((clock_timestamp() AT TIME ZONE 'UTC')::date - 1, 9)`)
+		case pg.Code == "23514" && pg.ConstraintName == "": // no partition for a row
+			now, err := s.clock(ctx)
+			if err == nil {
+				err = s.makePartitions(ctx, append(b.times(), now, now.AddDate(0, 0, 1))...)
+			}
 			return err == nil, err
-		case strings.HasPrefix(pg.Code, "57P"): // the server shuts down or starts
-			return true, nil
 		}
-		return false, failure
-	case errors.Is(failure, errLost):
-		return true, nil
 	}
 	return false, failure
 }
 
-// errLost marks that a connection broke: what was under way on it is unknown.
-var errLost = errors.New("connection to the database lost")
+func (s *Store) makeUnknown(ctx context.Context, unknown *unknownError) (again bool, err error) {
+	for u := range unknown.users {
+		if _, _, _, err := s.EnsureUser(ctx, u.uid, u.name); err != nil {
+			return false, err
+		}
+	}
+	for address := range unknown.mailboxes {
+		if err := s.ensureMailbox(ctx, address); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
 
-type missingUsageError struct{ ids []ID }
+// times are those of rows whose time is known already.
+func (b *batch) times() (times []time.Time) {
+	for _, d := range b.decided {
+		if d != nil {
+			times = append(times, d.At)
+		}
+	}
+	return times
+}
+
+// oldest is a time before which no row of the batch is, or was written: now is
+// the database's clock, or zero if it was not read yet.
+func (b *batch) oldest(now time.Time) time.Time {
+	for _, at := range b.times() {
+		if at.Before(now) {
+			now = at
+		}
+	}
+	return now.Add(-time.Hour)
+}
+
+// faultError is one of this program's side, such as a value that cannot be sent.
+type faultError struct{ error }
+
+func (e *faultError) Unwrap() error { return e.error }
+
+// isAway tells whether an error is the database's and not the messages': then
+// they are decided without it. PostgreSQL's classes 22, 23 and 54 are of the data
+// that it was given, XX of a row or index that is broken.
+func isAway(err error) bool {
+	var fault *faultError
+	var unknown *unknownError
+	var missing *missingUsageError
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &fault), errors.As(err, &unknown), errors.As(err, &missing), errors.Is(err, errChanged):
+		return false
+	case errors.As(err, &pg):
+		return !slices.Contains([]string{"22", "23", "54", "XX"}, pg.Code[:min(2, len(pg.Code))])
+	}
+	return true
+}
+
+// errChanged says that the epoch has changed since what is remembered was read.
+var errChanged = errors.New("limits or objects have changed")
+
+type missingUsageError struct{ ids []int64 }
 
 func (e *missingUsageError) Error() string {
 	return fmt.Sprintf("%d objects without a usage row", len(e.ids))
@@ -96,7 +183,7 @@ func (e *missingUsageError) Error() string {
 
 // ensureUsage makes missing usage rows in a transaction of its own, because a
 // row made while others are locked would not be in their order.
-func (s *Store) ensureUsage(ctx context.Context, ids []ID) error {
+func (s *Store) ensureUsage(ctx context.Context, ids []int64) error {
 	_, err := s.pool.Exec(ctx,
 		`INSERT INTO usage (id) SELECT id FROM unnest($1::bigint[]) k(id) ORDER BY id ON CONFLICT DO NOTHING`, ids)
 	if err != nil {
@@ -105,12 +192,22 @@ func (s *Store) ensureUsage(ctx context.Context, ids []ID) error {
 	return nil
 }
 
-// decide tries a batch once, in three trips to the database: whose mail is it;
-// lock, clock and limits; counters, rows and commit.
-func (s *Store) decide(ctx context.Context, messages []Message, again bool) (decisions []Decision, err error) {
+// try tries a batch once: by memory in one trip to the database, or in two: lock,
+// clock and epoch; counters, rows and commit.
+func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Decision, err error) {
 	hostID, err := s.ensureHost(ctx)
 	if err != nil {
 		return nil, err
+	}
+	routes, term, err := s.routes(ctx, hostID, b.messages, fresh)
+	if err != nil {
+		return nil, err
+	}
+	if !fresh && !b.again {
+		decisions, err := s.tryRemembered(ctx, b, routes, term, hostID)
+		if !errors.Is(err, errForeign) {
+			return decisions, err
+		}
 	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -118,40 +215,105 @@ func (s *Store) decide(ctx context.Context, messages []Message, again bool) (dec
 	}
 	defer conn.Release()
 	defer func() {
-		if err != nil && conn.Conn().IsClosed() {
-			err = fmt.Errorf("%w: %w", errLost, err)
-		} else if err != nil {
-			// The connection goes back into the pool only with its
-			// transaction ended; Release closes it otherwise.
-			conn.Exec(ctx, "ROLLBACK")
+		if err == nil || conn.Conn().IsClosed() {
+			return
+		}
+		// The connection goes back into the pool only with its transaction
+		// ended; Release closes it otherwise.
+		conn.Exec(ctx, "ROLLBACK")
+		var pg *pgconn.PgError
+		if ctx.Err() == nil && !errors.As(err, &pg) {
+			err = &faultError{err}
 		}
 	}()
-
-	routes, err := s.route(ctx, conn, hostID, messages)
+	l, err := s.lock(ctx, conn, routes, term, b, fresh)
 	if err != nil {
 		return nil, err
 	}
-	locked, err := lock(ctx, conn, routes, messages, again)
-	if err != nil {
+	// An earlier attempt that had locked the rows has ended now, and what it wrote
+	// has been found. One by memory may still be on its way, unseen: it is void
+	// once all rows have another version.
+	b.sent = nil
+	for i := range l.folios {
+		l.folios[i].changed = b.again
+	}
+	decisions = l.decide(b, routes)
+	if err := l.encode(); err != nil {
 		return nil, err
 	}
-	decisions = locked.decide(messages, routes)
-	return decisions, locked.save(ctx, conn, hostID)
+	b.sent, b.again = decisions, true
+	if err := l.save(ctx, conn, hostID, s.versions.take()); err != nil {
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR" {
+			b.sent = nil // not done; FATAL can come after the commit
+		}
+		return nil, err
+	}
+	s.memory.learn(l)
+	return decisions, nil
 }
 
-// locked is what the lock trip found.
-type locked struct {
-	now      time.Time
-	ids      []ID // sorted
-	accounts map[ID]*Account
-	changed  map[ID]bool
-	booked   map[uuid.UUID]Decision // has a row: of an earlier attempt whose end nobody saw, or of this one
-	rows     messageRows            // to be written
+// ledger is the accounts of a batch, locked or remembered, and what becomes of
+// them.
+type ledger struct {
+	now     time.Time // by which is decided
+	clock   time.Time // the database's, and
+	read    time.Time // this host's when it was read
+	epoch   int64
+	term    int64   // of the limits
+	folios  []folio // in the order of their ids
+	ids     []int64 // the same, as pgx encodes them without reflection
+	indexOf map[ID]int
+	booked  map[uuid.UUID]Decision // has a row already, of an earlier attempt whose end nobody saw
+	rows    messageRows            // to be written
+}
+
+// folio is one account of a ledger.
+type folio struct {
+	target
+	account Account
+	found   bool   // has a usage row
+	changed bool   // is to be written
+	state   []byte // as usage.state has it, or will
+	version int64  // the same of usage.version
+}
+
+func newLedger(routes []*route, term int64) *ledger {
+	l := &ledger{term: term, indexOf: make(map[ID]int, len(routes)+16)}
+	for _, r := range routes {
+		for _, t := range r.Targets {
+			if _, ok := l.indexOf[t.ID]; !ok {
+				l.indexOf[t.ID] = 0
+				l.folios = append(l.folios, folio{target: t, account: Account{Object: t.Object}})
+			}
+		}
+	}
+	slices.SortFunc(l.folios, func(a, b folio) int { return cmp.Compare(a.ID, b.ID) })
+	l.ids = make([]int64, len(l.folios))
+	for i := range l.folios {
+		l.ids[i] = int64(l.folios[i].ID)
+		l.indexOf[l.folios[i].ID] = i
+	}
+	return l
+}
+
+// of returns the folio of an id that is in the ledger.
+func (l *ledger) of(id ID) *folio { return &l.folios[l.indexOf[id]] }
+
+// load takes what the database has, or had.
+func (f *folio) load(version int64, state []byte) error {
+	f.found, f.version, f.state = true, version, state
+	if err := f.account.Usage.UnmarshalBinary(state); err != nil {
+		return fmt.Errorf("usage row of %s: %w", f.Object, err)
+	}
+	return nil
 }
 
 const (
-	lockSQL  = `SELECT id, state FROM usage WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE`
-	clockSQL = `SELECT clock_timestamp()`
+	lockSQL   = `SELECT id, version, state FROM usage WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE`
+	statesSQL = `SELECT id, state FROM usage WHERE id = ANY($1::bigint[])`
+	clockSQL  = `SELECT clock_timestamp()`
+	epochSQL  = `SELECT clock_timestamp(), n FROM epoch`
 
 	// limitsSQL: for each object what is set on itself, by its plan, and by the
 	// server. It runs once the rows are locked, so a limit that was committed
@@ -165,67 +327,65 @@ const (
   LEFT JOIN limits pln ON pln.owner_id = k.plan_id AND pln.class = k.id >> 40
   LEFT JOIN limits srv ON srv.owner_id = 6::bigint << 40 AND srv.class = k.id >> 40`
 
-	bookedSQL = `SELECT id, at, decision, refused_why FROM messages
- WHERE id = ANY($1::uuid[]) AND at > clock_timestamp() - interval '1 hour'`
+	bookedSQL = `SELECT id, at, decision, refused_why FROM messages WHERE id = ANY($1::uuid[]) AND at > $2`
 )
 
-func lock(ctx context.Context, conn *pgxpool.Conn, routes []route, messages []Message, again bool) (*locked, error) {
-	objects := map[ID]target{}
-	for i := range routes {
-		for _, t := range routes[i].targets {
-			objects[t.id] = t
-		}
-	}
-	l := &locked{accounts: map[ID]*Account{}, changed: map[ID]bool{}, booked: map[uuid.UUID]Decision{}}
-	for id := range objects {
-		l.ids = append(l.ids, id)
-	}
-	slices.Sort(l.ids)
-	plans := make([]ID, len(l.ids))
-	for i, id := range l.ids {
-		plans[i] = objects[id].plan
+// lock opens the transaction. The order of its statements matters: the clock is
+// read once the rows are locked, the epoch after the messages have come, the
+// limits after the epoch.
+func (s *Store) lock(ctx context.Context, conn *pgxpool.Conn, routes []*route, term int64, b *batch, fresh bool) (*ledger, error) {
+	l := newLedger(routes, term)
+	missing := l.ids
+	if !fresh {
+		missing = s.memory.bounds(l)
 	}
 
-	batch := &pgx.Batch{}
-	batch.Queue(lockSQL, l.ids).Query(func(rows pgx.Rows) error {
+	trip := &pgx.Batch{}
+	trip.Queue("BEGIN")
+	trip.Queue(lockSQL, l.ids).Query(func(rows pgx.Rows) error {
 		var id ID
+		var version int64
 		var state []byte
-		_, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error {
-			a := &Account{Object: objects[id].object, Bounds: Unbounded()}
-			if err := a.Usage.UnmarshalBinary(state); err != nil {
-				return fmt.Errorf("usage row of %s: %w", a.Object, err)
-			}
-			l.accounts[id] = a
-			return nil
+		_, err := pgx.ForEachRow(rows, []any{&id, &version, &state}, func() error {
+			return l.of(id).load(version, state)
 		})
 		return err
 	})
-	batch.Queue(clockSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&l.now) })
-	batch.Queue(limitsSQL, l.ids, plans).Query(func(rows pgx.Rows) error {
-		return scanBounds(rows, func(id ID, b Bounds) {
-			if a := l.accounts[id]; a != nil {
-				a.Bounds = b
-			}
-		})
+	trip.Queue(epochSQL).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&l.clock, &l.epoch)
+		l.now, l.read = l.clock, time.Now()
+		return err
 	})
-	if again {
-		ids := make([]uuid.UUID, len(messages))
-		for i := range messages {
-			ids[i] = messages[i].ID
+	if len(missing) > 0 {
+		plans := make([]int64, len(missing))
+		for i, id := range missing {
+			plans[i] = int64(l.of(ID(id)).Plan)
 		}
-		batch.Queue(bookedSQL, ids).Query(l.scanBooked)
+		trip.Queue(limitsSQL, missing, plans).Query(func(rows pgx.Rows) error {
+			return scanBounds(rows, func(id ID, b Bounds) { l.of(id).account.Bounds = b })
+		})
 	}
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+	if b.again {
+		ids := make([]uuid.UUID, len(b.messages))
+		for i := range b.messages {
+			ids[i] = b.messages[i].ID
+		}
+		trip.Queue(bookedSQL, ids, b.oldest(s.memory.now())).Query(l.scanBooked)
+	}
+	if err := conn.SendBatch(ctx, trip).Close(); err != nil {
 		return nil, fmt.Errorf("lock counters: %w", err)
 	}
-	if len(l.accounts) < len(l.ids) {
-		var missing []ID
-		for _, id := range l.ids {
-			if l.accounts[id] == nil {
-				missing = append(missing, id)
-			}
+	if l.term = s.memory.current(l.epoch); l.term != term && !fresh {
+		return nil, errChanged
+	}
+	var rowless []int64
+	for i := range l.folios {
+		if !l.folios[i].found {
+			rowless = append(rowless, l.ids[i])
 		}
-		return nil, &missingUsageError{missing}
+	}
+	if rowless != nil {
+		return nil, &missingUsageError{rowless}
 	}
 	return l, nil
 }
@@ -256,11 +416,12 @@ func scanBounds(rows pgx.Rows, found func(ID, Bounds)) error {
 	return err
 }
 
-func (l *locked) scanBooked(rows pgx.Rows) error {
+func (l *ledger) scanBooked(rows pgx.Rows) error {
 	var id uuid.UUID
 	var at time.Time
 	var decision int16
 	var why *string
+	l.booked = map[uuid.UUID]Decision{}
 	_, err := pgx.ForEachRow(rows, []any{&id, &at, &decision, &why}, func() error {
 		d := Decision{At: at}
 		if decision == rowRefused && why != nil {
@@ -272,64 +433,102 @@ func (l *locked) scanBooked(rows pgx.Rows) error {
 	return err
 }
 
-// decide goes through the batch in order of arrival.
-func (l *locked) decide(messages []Message, routes []route) []Decision {
-	decisions := make([]Decision, len(messages))
-	for i := range messages {
-		m, r := &messages[i], &routes[i]
-		d, booked := l.booked[m.ID]
-		if !booked {
-			d = l.decideOne(m, r)
-			l.rows.add(m, r, &d)
-			l.booked[m.ID] = d
+// decide goes through the batch in order of arrival. A message that came twice is
+// decided once.
+func (l *ledger) decide(b *batch, routes []*route) []Decision {
+	decisions := make([]Decision, len(b.messages))
+	first := make(map[uuid.UUID]int, len(b.messages))
+	for i := range b.messages {
+		m, r, d := &b.messages[i], routes[i], &decisions[i]
+		was, twice := first[m.ID]
+		booked, isBooked := l.booked[m.ID]
+		switch {
+		case twice:
+			*d = decisions[was]
+			continue
+		case isBooked:
+			*d = booked
+		case b.decided != nil && b.decided[i] != nil:
+			*d = l.book(r, m, b.decided[i])
+		default:
+			*d = l.decideOne(m, r)
 		}
-		d.Subscription, d.Domain = r.subscription, r.domain
-		decisions[i] = d
+		if !isBooked {
+			l.rows.add(m, r, d)
+		}
+		d.Subscription, d.Domain = r.Subscription, r.Domain
+		first[m.ID] = i
 	}
 	return decisions
 }
 
-func (l *locked) decideOne(m *Message, r *route) (d Decision) {
+func (l *ledger) decideOne(m *Message, r *route) (d Decision) {
 	if m.Forbidden != "" {
 		return Decision{At: l.now, Refusal: &Refusal{Reason: m.Forbidden}}
 	}
-	var accounts []*Account
-	for _, t := range r.targets {
-		accounts = append(accounts, l.accounts[t.id])
+	accounts := make([]*Account, len(r.Targets))
+	for i, t := range r.Targets {
+		accounts[i] = &l.of(t.ID).account
 	}
-	d.At, d.Refusal = Decide(accounts, Cost{Messages: 1, Recipients: int64(m.Recipients)}, r.exempt, l.now)
+	d.At, d.Refusal = Decide(accounts, m.cost(), r.Exempt, l.now)
 	if d.Refusal == nil {
-		for _, t := range r.targets {
-			l.changed[t.id] = true
+		for _, t := range r.Targets {
+			l.of(t.ID).changed = true
 		}
 	}
 	return d
 }
 
-const saveSQL = `UPDATE usage u SET state = k.state FROM unnest($1::bigint[], $2::bytea[]) k(id, state) WHERE u.id = k.id`
-
-// save writes counters and rows, and commits.
-func (l *locked) save(ctx context.Context, conn *pgxpool.Conn, hostID int32) error {
-	var ids []ID
-	var states [][]byte
-	for _, id := range l.ids {
-		if l.changed[id] {
-			state, err := l.accounts[id].Usage.AppendBinary(nil)
-			if err != nil {
-				return err
-			}
-			ids, states = append(ids, id), append(states, state)
+// book charges a message as it was decided while the database was away. By a
+// clock that was ahead then, time would stand still for all until it comes.
+func (l *ledger) book(r *route, m *Message, decided *Decision) Decision {
+	d := *decided
+	if d.At.After(l.now) {
+		d.At = l.now
+	}
+	if d.Refusal == nil {
+		for _, t := range r.Targets {
+			f := l.of(t.ID)
+			f.account.charge(minuteAt(d.At), m.cost())
+			f.changed = true
 		}
 	}
-	batch := &pgx.Batch{}
+	return d
+}
+
+// encode makes the states of what was charged.
+func (l *ledger) encode() (err error) {
+	for i := range l.folios {
+		if f := &l.folios[i]; f.changed {
+			if f.state, err = f.account.Usage.AppendBinary(make([]byte, 0, len(f.state)+16)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const saveSQL = `UPDATE usage u SET state = k.state, version = $3 FROM unnest($1::bigint[], $2::bytea[]) k(id, state) WHERE u.id = k.id`
+
+// save writes counters and rows, and commits.
+func (l *ledger) save(ctx context.Context, conn *pgxpool.Conn, hostID int32, version int64) error {
+	var ids []int64
+	var states pgtype.FlatArray[[]byte]
+	for i := range l.folios {
+		if f := &l.folios[i]; f.changed {
+			ids, states = append(ids, l.ids[i]), append(states, f.state)
+			f.version = version
+		}
+	}
+	trip := &pgx.Batch{}
 	if len(ids) > 0 {
-		batch.Queue(saveSQL, ids, states)
+		trip.Queue(saveSQL, ids, states, version)
 	}
 	if len(l.rows.id) > 0 {
-		batch.Queue(insertSQL, l.rows.arguments(hostID)...)
+		trip.Queue(insertSQL, l.rows.arguments(hostID)...)
 	}
-	batch.Queue("COMMIT")
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+	trip.Queue("COMMIT")
+	if err := conn.SendBatch(ctx, trip).Close(); err != nil {
 		return fmt.Errorf("write counters and messages: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -12,9 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/origin"
 	"sendmail-wrapper/quota"
+	"sendmail-wrapper/sqlschema"
 	"sendmail-wrapper/tests/testpg"
 )
 
@@ -31,14 +34,46 @@ func connect(t testing.TB, database string) *pgxpool.Pool {
 	return pool
 }
 
+// daemonPool returns connections as mailquotad has them: its settings keep the
+// order in which rows are locked.
+func daemonPool(t testing.TB, database string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := sqlschema.DaemonPool(database + " application_name=store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
 func newStore(t testing.TB) (*quota.Store, *pgxpool.Pool) {
 	t.Helper()
-	pool := connect(t, testpg.NewAs(t, "mailquotad"))
+	pool := daemonPool(t, testpg.NewAs(t, "mailquotad"))
 	store := quota.NewStore(pool, "host1", 1000)
 	if err := store.Maintain(t.Context(), 31); err != nil {
 		t.Fatal(err)
 	}
 	return store, pool
+}
+
+var settings = quota.Settings{Timeout: 10 * time.Second, JournalLimit: 1000, JournalShare: 10,
+	Check: func(context.Context) error { return nil }}
+
+func newQueue(t testing.TB, store *quota.Store, maxBatch int) *quota.Queue {
+	t.Helper()
+	s := settings
+	s.MaxBatch, s.Journal = maxBatch, filepath.Join(t.TempDir(), "none")
+	return startQueue(t, store, s)
+}
+
+func startQueue(t testing.TB, store *quota.Store, s quota.Settings) *quota.Queue {
+	t.Helper()
+	log := zerolog.New(zerolog.NewTestWriter(t))
+	q, err := quota.NewQueue(store, s, func() *zerolog.Logger { return &log })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
 }
 
 func message(uid uint32, user string, recipients int) quota.Message {
@@ -128,7 +163,7 @@ func TestExactUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	setLimit(t, pool, subscription, quota.Subscription, "messages_hour", 100)
-	queue := quota.NewQueue(store, 64)
+	queue := newQueue(t, store, 64)
 	defer queue.Close()
 	messages := make([]quota.Message, 400)
 	for i := range messages {
@@ -143,7 +178,7 @@ func TestExactUnderLoad(t *testing.T) {
 	if n := used(t, store, "subscription:alice", "messages/hour"); n != 100 {
 		t.Errorf("%d used", n)
 	}
-	if n := queue.Len(); n != 0 {
+	if n := queue.State().Waiting; n != 0 {
 		t.Errorf("%d wait in an empty queue", n)
 	}
 	prove(t, store, pool)
@@ -153,15 +188,15 @@ func TestExactUnderLoad(t *testing.T) {
 // a limit on recipients of the whole server and one on a domain of two users.
 func TestExactOnTwoHosts(t *testing.T) {
 	database := testpg.NewAs(t, "mailquotad")
-	pool := connect(t, database)
-	stores := []*quota.Store{quota.NewStore(pool, "host1", 1000), quota.NewStore(connect(t, database), "host2", 1000)}
+	pool := daemonPool(t, database)
+	stores := []*quota.Store{quota.NewStore(pool, "host1", 1000), quota.NewStore(daemonPool(t, database), "host2", 1000)}
 	if err := stores[0].Maintain(t.Context(), 31); err != nil {
 		t.Fatal(err)
 	}
 	setLimit(t, pool, quota.ServerID, quota.Server, "recipients_hour", 500)
 	var queues []*quota.Queue
 	for _, s := range stores {
-		q := quota.NewQueue(s, 32)
+		q := newQueue(t, s, 32)
 		defer q.Close()
 		queues = append(queues, q)
 	}
@@ -202,7 +237,7 @@ func TestDomainSharedByTwoUsers(t *testing.T) {
 	}
 	domain := number(t, pool, `INSERT INTO domain (subscription_id, name) VALUES ($1, 'acme.example') RETURNING id`, acme)
 	setLimit(t, pool, quota.ID(domain), quota.Domain, "messages_hour", 50)
-	queue := quota.NewQueue(store, 64)
+	queue := newQueue(t, store, 64)
 	defer queue.Close()
 	var messages []quota.Message
 	for range 100 {
@@ -399,27 +434,35 @@ func TestRubbish(t *testing.T) {
 
 // TestPoisonedMessage fails alone; those beside it in the batch are decided.
 func TestPoisonedMessage(t *testing.T) {
-	store, pool := newStore(t)
-	queue := quota.NewQueue(store, 64)
+	database := testpg.New(t)
+	owner := connect(t, database)
+	if _, err := owner.Exec(t.Context(), `ALTER TABLE messages ADD CONSTRAINT messages_no_poison CHECK (sender <> 'poison@x')`); err != nil {
+		t.Fatal(err)
+	}
+	store := newStoreOn(t, testpg.As(database, "mailquotad"))
+	queue := newQueue(t, store, 64)
 	defer queue.Close()
 	var wg sync.WaitGroup
 	for i := range 40 {
 		m := message(1001, "alice", 1)
-		if i == 17 {
+		switch i {
+		case 17:
+			m.Sender = "poison@x"
+		case 23:
 			m.Recipients = 1 << 40 // more than the column takes
 		}
 		wg.Go(func() {
 			_, err := queue.Submit(t.Context(), m)
-			if (err != nil) != (m.Recipients > 1) {
-				t.Errorf("message of %d recipients: %v", m.Recipients, err)
+			if (err != nil) != (m.Recipients > 1 || m.Sender == "poison@x") {
+				t.Errorf("message of %d recipients from %s: %v", m.Recipients, m.Sender, err)
 			}
 		})
 	}
 	wg.Wait()
-	if n := number(t, pool, `SELECT count(*) FROM messages`); n != 39 {
+	if n := number(t, owner, `SELECT count(*) FROM messages`); n != 38 {
 		t.Errorf("%d rows", n)
 	}
-	prove(t, store, pool)
+	prove(t, store, owner)
 }
 
 // TestLostConnections: connections cut at any moment lose and double nothing
@@ -428,7 +471,7 @@ func TestLostConnections(t *testing.T) {
 	database := testpg.New(t)
 	owner := connect(t, database)
 	store := newStoreOn(t, database)
-	queue := quota.NewQueue(store, 16)
+	queue := newQueue(t, store, 16)
 	stop := make(chan struct{})
 	var cutter sync.WaitGroup
 	cutter.Go(func() {
@@ -473,16 +516,7 @@ func TestLostConnections(t *testing.T) {
 // newStoreOn returns a store whose connections are told by their name, "store".
 func newStoreOn(t testing.TB, database string) *quota.Store {
 	t.Helper()
-	config, err := pgxpool.ParseConfig(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.ConnConfig.RuntimeParams["application_name"] = "store"
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	pool := daemonPool(t, database)
 	store := quota.NewStore(pool, "host1", 1000)
 	if err := store.Maintain(t.Context(), 31); err != nil {
 		t.Fatal(err)
@@ -492,7 +526,7 @@ func newStoreOn(t testing.TB, database string) *quota.Store {
 
 // TestMissingPartition is made when a message needs it.
 func TestMissingPartition(t *testing.T) {
-	pool := connect(t, testpg.NewAs(t, "mailquotad"))
+	pool := daemonPool(t, testpg.NewAs(t, "mailquotad"))
 	store := quota.NewStore(pool, "host1", 1000)
 	if _, err := store.Decide(t.Context(), []quota.Message{message(1001, "alice", 1)}); err != nil {
 		t.Fatal(err)
@@ -554,7 +588,7 @@ func TestProveFindsIt(t *testing.T) {
 
 func TestSubmitAfterClose(t *testing.T) {
 	store, _ := newStore(t)
-	queue := quota.NewQueue(store, 4)
+	queue := newQueue(t, store, 4)
 	queue.Close()
 	queue.Close()
 	if _, err := queue.Submit(context.Background(), message(1001, "alice", 1)); !errors.Is(err, quota.ErrClosed) {

@@ -3,6 +3,7 @@ package quota
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -54,19 +55,29 @@ func (u *Usage) newest() int64 {
 	return u.minutes[len(u.minutes)-1].n
 }
 
-// charge adds a cost in a minute that is not before newest, and drops the slots
-// that have left their windows by then.
+// charge adds a cost in a minute, and drops the slots that have left their
+// windows by the newest one. The minute is before newest for a message that was
+// decided while the database was away; what would not count any more is left out.
 func (u *Usage) charge(minute int64, c Cost) {
-	u.minutes = chargeSlot(live(u.minutes, minute, minuteSlots), minute, c)
-	quarter := minute / minutesPerQuarter
-	u.quarters = chargeSlot(live(u.quarters, quarter, quarterSlots), quarter, c)
+	newest := max(minute, u.newest())
+	u.minutes = chargeSlot(live(u.minutes, newest, minuteSlots), minute, newest-minuteSlots, c)
+	quarter, last := minute/minutesPerQuarter, newest/minutesPerQuarter
+	u.quarters = chargeSlot(live(u.quarters, last, quarterSlots), quarter, last-quarterSlots, c)
 }
 
-func chargeSlot(slots []slot, n int64, c Cost) []slot {
-	if len(slots) == 0 || slots[len(slots)-1].n != n {
-		slots = append(slots, slot{n: n})
+func chargeSlot(slots []slot, n, gone int64, c Cost) []slot {
+	if n <= gone {
+		return slots
 	}
-	slots[len(slots)-1].add(c)
+	i := len(slots)
+	for i > 0 && slots[i-1].n > n {
+		i--
+	}
+	if i == 0 || slots[i-1].n != n {
+		slots = slices.Insert(slots, i, slot{n: n})
+		i++
+	}
+	slots[i-1].add(c)
 	return slots
 }
 

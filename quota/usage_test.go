@@ -106,7 +106,7 @@ func drawBounds(t *rapid.T, of string) Bounds {
 
 func clone(t *rapid.T, accounts []*Account) (copies []*Account) {
 	for _, a := range accounts {
-		copies = append(copies, &Account{a.Object, a.Bounds, through(t, &a.Usage)})
+		copies = append(copies, &Account{Object: a.Object, Bounds: a.Bounds, Usage: through(t, &a.Usage)})
 	}
 	return copies
 }

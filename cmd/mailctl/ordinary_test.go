@@ -56,6 +56,7 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	c := config.Default()
 	c.Host, c.Database, c.Socket = "host1", testpg.NewAs(t, "mailquotad"), filepath.Join(dir, "socket")
+	c.Journal = filepath.Join(t.TempDir(), "journal")
 	open, closed := filepath.Join(dir, "open.conf"), filepath.Join(dir, "closed.conf")
 	for path, mode := range map[string]os.FileMode{open: 0o644, closed: 0o600} {
 		if err := os.WriteFile(path, fmt.Appendf(nil, "database = %q\nsocket = %q\n", c.Database, c.Socket), mode); err != nil {
@@ -72,7 +73,11 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- daemon.New(c, version, zerolog.New(io.Discard)).Serve(ctx, listener) }()
+	server, err := daemon.New(c, version, zerolog.New(io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { served <- server.Serve(ctx, listener) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {

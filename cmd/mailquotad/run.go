@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -71,7 +72,26 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return serve(c, *path, stderr)
 }
 
+// What lives is some ten megabytes, and each message leaves a few kilobytes behind:
+// so garbage is collected less often than by default while there is little, and
+// soon enough when objects by the ten thousand are remembered. GOGC and GOMEMLIMIT
+// (package runtime) say otherwise.
+const (
+	gcPercent   = 400
+	memoryLimit = 96 << 20
+)
+
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
 func serve(c config.Daemon, path string, stderr io.Writer) int {
+	tuneMemory()
 	log := newLog(c, stderr)
 	listener, err := daemon.Listen(c.Socket)
 	if err != nil {
@@ -81,7 +101,11 @@ func serve(c config.Daemon, path string, stderr io.Writer) int {
 	defer listener.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	server := daemon.New(c, version, log)
+	server, err := daemon.New(c, version, log)
+	if err != nil {
+		log.Error().Err(err).Msg("cannot start")
+		return exUnavailable
+	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {

@@ -1,0 +1,108 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Maintain makes the partitions of the days around today and of a week ahead,
+// and drops those that are older than retentionDays (2 or more). To drop one
+// needs a moment in which nobody reads messages; mail waits behind it for a tenth
+// of a second at most, a few times. If there was no such moment, the error names
+// who read; another try an hour later costs nothing.
+func (s *Store) Maintain(ctx context.Context, retentionDays int) error {
+	now, err := s.clock(ctx)
+	if err != nil {
+		return err
+	}
+	var days []time.Time
+	for d := -1; d <= 7; d++ {
+		days = append(days, now.AddDate(0, 0, d))
+	}
+	if err := s.makePartitions(ctx, days...); err != nil {
+		return err
+	}
+	return s.dropPartitions(ctx, now.AddDate(0, 0, -retentionDays))
+}
+
+func (s *Store) clock(ctx context.Context) (now time.Time, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return now, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return now.UTC(), nil
+}
+
+// makePartitions makes the partitions, where they are missing, of the days (UTC)
+// of some times. Those ahead exist (see Maintain), but rows of an outage are
+// booked later, when their days may be over and never had one.
+func (s *Store) makePartitions(ctx context.Context, times ...time.Time) error {
+	days := make([]time.Time, len(times))
+	for i, t := range times {
+		days[i] = t.UTC().Truncate(24 * time.Hour)
+	}
+	_, err := s.pool.Exec(ctx, `SELECT make_partitions(day, 1) FROM (SELECT DISTINCT day FROM unnest($1::date[]) k(day)) k`, days)
+	if err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	return nil
+}
+
+// How often one partition is tried to drop, and how long mail has its way in
+// between, all that waited and the next few batches.
+const (
+	dropTries = 5
+	dropPause = 500 * time.Millisecond
+)
+
+func (s *Store) dropPartitions(ctx context.Context, before time.Time) error {
+	for tries := 1; ; {
+		var dropped int
+		err := s.pool.QueryRow(ctx, `SELECT drop_partitions($1::date)`, before).Scan(&dropped)
+		var pg *pgconn.PgError
+		switch {
+		case err == nil && dropped == 0:
+			return nil
+		case err == nil:
+			tries = 1
+		case !errors.As(err, &pg) || pg.Code != "55P03": // lock_not_available
+			return fmt.Errorf("drop partitions before %s: %w", before.Format(time.DateOnly), err)
+		case tries == dropTries:
+			return fmt.Errorf("partitions before %s are not dropped: somebody reads messages%s", before.Format(time.DateOnly), s.readers(ctx, before))
+		default:
+			tries++
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(dropPause):
+			}
+		}
+	}
+}
+
+// readers says who holds messages, longest first: ": process 123 (user postgres,
+// application psql) since …". What a role without pg_read_all_stats cannot see is
+// left out, all of it if need be.
+func (s *Store) readers(ctx context.Context, before time.Time) string {
+	rows, err := s.pool.Query(ctx, `SELECT format('process %s (user %s, application %s)', a.pid, coalesce(a.usename, '-'), coalesce(nullif(a.application_name, ''), '-'))
+       || coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', ' "since" YYYY-MM-DD HH24:MI:SS "UTC"'), '')
+  FROM pg_stat_activity a
+ WHERE a.pid <> pg_backend_pid() AND EXISTS (SELECT FROM pg_locks l
+   WHERE l.pid = a.pid AND l.granted AND l.database = a.datid AND (l.relation = 'messages'::regclass OR l.relation IN (
+     SELECT c.oid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+      WHERE i.inhparent = 'messages'::regclass AND c.relname < 'messages_' || to_char($1::date, 'YYYYMMDD'))))
+ ORDER BY a.xact_start NULLS LAST, a.pid LIMIT 3`, before)
+	if err != nil {
+		return ""
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(list, ", ")
+}

@@ -1,0 +1,277 @@
+package quota
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// How much is remembered: some 30 MB when full.
+const (
+	maxRoutes   = 1 << 15
+	maxAccounts = 1 << 15
+)
+
+// memory is what a store remembers of the database: whom messages are charged
+// to, limits, and usage as last seen. While the database is there, routes and
+// limits are good for as long as the epoch that it names with each decision
+// stays the same, and usage is never trusted. While it is away, all of it is the
+// last knowledge.
+type memory struct {
+	mu       sync.Mutex
+	epoch    int64 // of the database, when last seen
+	term     int64 // grows with each change of the epoch, and when the database was away: it may be another one now
+	routes   *simplelru.LRU[routeKey, *route]
+	accounts *simplelru.LRU[ID, *known]
+	parents  *simplelru.LRU[Object, []target] // domains and subscriptions, as they stand in routes, with what is above them
+	unread   map[ID]Object                    // to be read as soon as possible: nothing is known of them yet
+	strange  map[Class]Bounds                 // limits of an object that nobody knows, under the plan "default"
+	hosts    int64                            // that use this database, this one among them
+	seen     time.Time                        // the database's clock, when last read
+	seenAt   time.Time                        // this host's clock at that moment
+}
+
+// known is an account as last seen. It is never changed, only replaced.
+type known struct {
+	Object  Object
+	Bounds  Bounds
+	State   []byte
+	Stale   bool // more may have been used: read from the disk after a crash
+	term    int64
+	version int64 // of State
+}
+
+func newMemory() *memory {
+	m := &memory{epoch: -1, term: 1, hosts: 1, unread: map[ID]Object{}, strange: map[Class]Bounds{}}
+	var err error
+	if m.routes, err = simplelru.NewLRU[routeKey, *route](maxRoutes, nil); err == nil {
+		m.accounts, err = simplelru.NewLRU[ID, *known](maxAccounts, nil)
+	}
+	if err == nil {
+		m.parents, err = simplelru.NewLRU[Object, []target](maxAccounts, nil)
+	}
+	if err != nil {
+		panic(err) // a size below 1
+	}
+	return m
+}
+
+// begin returns the term, and for each key its route if it is remembered and
+// current.
+func (m *memory) begin(keys []routeKey) (term int64, routes []*route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	routes = make([]*route, len(keys))
+	for i, k := range keys {
+		if r, ok := m.routes.Get(k); ok && r.term == m.term {
+			routes[i] = r
+		}
+	}
+	return m.term, routes
+}
+
+// learnRoutes takes routes that were read while a term began or lasted.
+func (m *memory) learnRoutes(routes map[routeKey]*route) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, r := range routes {
+		m.addRoute(k, r)
+	}
+}
+
+func (m *memory) addRoute(k routeKey, r *route) {
+	m.routes.Add(k, r)
+	for i, t := range r.Targets {
+		if t.Object.Class == Domain || t.Object.Class == Subscription {
+			m.parents.Add(t.Object, r.Targets[i:])
+		}
+	}
+}
+
+// bounds gives the accounts of a ledger their limits, as far as they are
+// remembered of its term, and returns the ids of the others.
+func (m *memory) bounds(l *ledger) (missing []int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range l.folios {
+		k, ok := m.accounts.Get(l.folios[i].ID)
+		if ok = ok && k.term == l.term; ok {
+			l.folios[i].account.Bounds = k.Bounds
+		} else {
+			missing = append(missing, l.ids[i])
+		}
+	}
+	return missing
+}
+
+// current takes the epoch that the database names, and returns the term that has
+// begun with it.
+func (m *memory) current(epoch int64) (term int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.epoch != epoch {
+		m.epoch = epoch
+		m.term++
+	}
+	return m.term
+}
+
+// doubt makes all be read again: the database was away.
+func (m *memory) doubt() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.term++
+}
+
+// learn takes what a transaction has found and written. Its limits are those of its
+// own term, which may have ended meanwhile.
+func (m *memory) learn(l *ledger) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range l.folios {
+		f := &l.folios[i]
+		m.accounts.Add(f.ID, &known{Object: f.Object, Bounds: f.account.Bounds, State: f.state, term: l.term, version: f.version})
+		delete(m.unread, f.ID)
+	}
+	m.seen, m.seenAt = l.clock, l.read
+}
+
+// now is the database's clock, as far as it is known; zero if it was never read.
+func (m *memory) now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.seen.IsZero() {
+		return time.Time{}
+	}
+	return m.seen.Add(time.Since(m.seenAt)).Truncate(time.Microsecond) // as PostgreSQL keeps it
+}
+
+// empty tells whether nothing is known at all.
+func (m *memory) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen.IsZero()
+}
+
+// lastRoute is a route as last seen, nil if there is none. Without what is
+// known of a site or script the user is known still.
+func (m *memory) lastRoute(k routeKey) *route {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.routes.Get(k)
+	if !ok {
+		k.Site, k.Script = "", ""
+		r, _ = m.routes.Get(k)
+	}
+	return r
+}
+
+// above returns a domain or subscription and what it belongs to; if it is not
+// known, as far as can be said.
+func (m *memory) above(o Object) []target {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if targets, ok := m.parents.Get(o); ok {
+		return targets
+	}
+	return []target{{Object: o}, serverTarget}
+}
+
+// room is how many routes fit in besides those that are remembered, and some to
+// come.
+func (m *memory) room() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, maxRoutes*7/8-m.routes.Len())
+}
+
+// acquaint takes routes of a term that nobody asked for yet, and their accounts,
+// to be refreshed.
+func (m *memory) acquaint(routes map[routeKey]*route, term int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, r := range routes {
+		if r == nil {
+			continue
+		}
+		r.term = term
+		m.addRoute(k, r)
+		for _, t := range r.Targets {
+			if !m.accounts.Contains(t.ID) {
+				m.unread[t.ID] = t.Object
+			}
+		}
+	}
+}
+
+// account is an object as last seen. What is not known for sure, and what other
+// hosts use, too, may be used in part only: percent is the part of the former.
+func (m *memory) account(t target, percent int) (*Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := &Account{Object: t.Object}
+	k, ok := m.accounts.Peek(t.ID)
+	if ok {
+		a.Bounds = k.Bounds
+		if err := a.Usage.UnmarshalBinary(k.State); err != nil {
+			return nil, err
+		}
+	} else if a.Bounds, ok = m.strange[t.Object.Class]; !ok {
+		a.Bounds = Unbounded()
+	}
+	if k == nil || k.Stale {
+		a.share = &share{part: int64(percent), of: 100}
+	}
+	// A system user is one of this host.
+	if m.hosts > 1 && t.Object.Class != User && (a.share == nil || a.share.part*m.hosts > a.share.of) {
+		a.share = &share{part: 1, of: m.hosts}
+	}
+	return a, nil
+}
+
+// beat takes what a heartbeat has found.
+func (m *memory) beat(now time.Time, epoch, hosts int64, strange map[Class]Bounds) {
+	m.current(epoch)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hosts, m.strange = max(hosts, 1), strange
+	m.seen, m.seenAt = now, time.Now()
+	if !m.accounts.Contains(ServerID) {
+		m.unread[ServerID] = Object{Class: Server}
+	}
+}
+
+// outdated returns some of the accounts that may not be any more as they are
+// remembered, or were not read yet, and the term.
+func (m *memory) outdated(max int) (term int64, found map[ID]*known) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found = map[ID]*known{}
+	for id, o := range m.unread {
+		if found[id] = (&known{Object: o}); len(found) == max {
+			return m.term, found
+		}
+	}
+	for _, id := range m.accounts.Keys() {
+		if k, _ := m.accounts.Peek(id); k.Stale || k.term != m.term {
+			if found[id] = k; len(found) == max {
+				break
+			}
+		}
+	}
+	return m.term, found
+}
+
+// refresh replaces accounts, but for those that were charged meanwhile.
+func (m *memory) refresh(old, now map[ID]*known) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, k := range now {
+		was, ok := m.accounts.Peek(id)
+		if _, unread := m.unread[id]; ok && was == old[id] || !ok && unread {
+			m.accounts.Add(id, k)
+		}
+		delete(m.unread, id)
+	}
+}

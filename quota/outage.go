@@ -1,0 +1,287 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// outage is a time without a database. While it lasts, decisions are made by
+// what is remembered, and written to the journal before they are answered.
+type outage struct {
+	accounts map[Object]*Account // that were charged since it began
+	newest   time.Time           // of what was decided
+	ready    bool                // the journal holds the knowledge that accounts are made from
+	patient  bool                // calls still wait for the database
+	booking  atomic.Bool         // the database takes what is in the journal
+	progress chan struct{}       // it has taken some
+	back     chan struct{}       // it is there again, and nearly all is booked
+	stop     context.CancelFunc
+}
+
+// ready makes the journal fit for decisions: what is known is written down, or,
+// after a restart, what the entries charged is charged again.
+func (q *Queue) ready(o *outage) error {
+	if o.ready {
+		return nil
+	}
+	if q.journal.last.Load() == 0 {
+		q.knowing.Wait() // an older one on its way must not replace this one
+		if err := q.know(true); err != nil {
+			return err
+		}
+	}
+	o.accounts, o.newest = map[Object]*Account{}, time.Time{}
+	err := q.journal.each(0, math.MaxInt, func(_ uint64, e *entry) error {
+		q.setSince(e.Decision.At)
+		return q.charge(o, &e.Message, &e.Decision)
+	})
+	o.ready = err == nil
+	return err
+}
+
+// charge charges a message as it was decided.
+func (q *Queue) charge(o *outage, m *Message, d *Decision) error { return q.book(o, m, d, m.cost()) }
+
+// uncharge undoes that.
+func (q *Queue) uncharge(o *outage, m *Message, d *Decision) error {
+	c := m.cost()
+	return q.book(o, m, d, Cost{-c.Messages, -c.Recipients})
+}
+
+func (q *Queue) book(o *outage, m *Message, d *Decision, cost Cost) error {
+	if d.At.After(o.newest) {
+		o.newest = d.At
+	}
+	if d.Refusal != nil {
+		return nil
+	}
+	accounts, err := q.accounts(o, q.store.lastRoute(m))
+	for _, a := range accounts {
+		a.charge(minuteAt(d.At), cost)
+	}
+	return err
+}
+
+// accounts returns those of a route, as they stand in the outage.
+func (q *Queue) accounts(o *outage, r *route) ([]*Account, error) {
+	var list []*Account
+	for _, t := range r.Targets {
+		a := o.accounts[t.Object]
+		if a == nil {
+			var err error
+			if a, err = q.store.memory.account(t, q.settings.JournalShare); err != nil {
+				return nil, err
+			}
+			o.accounts[t.Object] = a
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// byJournal decides a batch without the database.
+func (q *Queue) byJournal(list []*submission, b *batch) {
+	if !q.settings.ByJournal || q.store.memory.empty() {
+		fail(list, fmt.Errorf("%w: %s", ErrUnavailable, q.trouble()))
+		return
+	}
+	q.away.giveWay()
+	decisions, err := q.journalBatch(q.away, b)
+	if err != nil {
+		q.log().Error().Err(err).Int("messages", len(list)).Msg("no decision: the journal takes nothing")
+		fail(list, fmt.Errorf("%w: %w", ErrJournal, err))
+		return
+	}
+	q.decided.Add(int64(len(list)))
+	for i, s := range list {
+		s.done <- result{decision: decisions[i]}
+	}
+}
+
+// giveWay lets the database take more than comes in meanwhile: else the journal
+// would never be empty under load.
+func (o *outage) giveWay() {
+	if !o.booking.Load() {
+		return
+	}
+	select {
+	case <-o.progress:
+	case <-time.After(time.Second):
+	}
+}
+
+func (q *Queue) journalBatch(o *outage, b *batch) ([]Decision, error) {
+	if err := q.ready(o); err != nil {
+		return nil, err
+	}
+	now := q.store.memory.now()
+	if now.Before(o.newest) {
+		now = o.newest
+	}
+	decisions := make([]Decision, len(b.messages))
+	var entries []entry
+	for i := range b.messages {
+		m, d := &b.messages[i], &decisions[i]
+		r := q.store.lastRoute(m)
+		if b.sent != nil {
+			*d = b.sent[i] // it may stand in the database already
+			if err := q.charge(o, m, d); err != nil {
+				return nil, err
+			}
+		} else if err := q.decideAway(o, m, r, d, now); err != nil {
+			return nil, err
+		}
+		d.Subscription, d.Domain = r.Subscription, r.Domain
+		// Refusals cost a caller nothing, and must not fill the journal.
+		if d.Refusal == nil || q.journal.roomy(len(entries)) {
+			entries = append(entries, entry{m.bounded(), *d})
+		} else {
+			q.unrecorded.Add(1)
+		}
+	}
+	err := q.journal.append(entries)
+	if err != nil {
+		for i := range b.messages {
+			err = errors.Join(err, q.uncharge(o, &b.messages[i], &decisions[i]))
+		}
+	}
+	return decisions, err
+}
+
+func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now time.Time) error {
+	if m.Forbidden != "" {
+		*d = Decision{At: now, Refusal: &Refusal{Reason: m.Forbidden}}
+		return nil
+	}
+	accounts, err := q.accounts(o, r)
+	if err != nil {
+		return err
+	}
+	d.At, d.Refusal = Decide(accounts, m.cost(), r.Exempt, now)
+	if d.At.After(o.newest) {
+		o.newest = d.At
+	}
+	return nil
+}
+
+// lastRoute is whom a message is charged to as far as is known: somebody who is
+// not known belongs to the domain or subscription that he would come under.
+func (s *Store) lastRoute(m *Message) *route {
+	if r := s.memory.lastRoute(keyOf(m)); r != nil {
+		return r
+	}
+	if k := keyOf(m); k.Mailbox != "" {
+		r := &route{Domain: domainOf(k.Mailbox)}
+		r.Targets = append([]target{{Object: Object{Mailbox, k.Mailbox}}}, s.memory.above(Object{Domain, r.Domain})...)
+		return r
+	}
+	r := &route{Subscription: text(m.Origin.User), Exempt: s.isSystem(m.Origin.UID)}
+	r.Targets = append([]target{{Object: Object{User, r.Subscription}}}, s.memory.above(Object{Subscription, r.Subscription})...)
+	return r
+}
+
+// Waits between two tries to reach the database.
+const (
+	firstWait = 100 * time.Millisecond
+	lastWait  = time.Second
+)
+
+// comeBack tries to reach the database, and books what the journal has, until
+// little is left: the rest is booked while nothing is decided.
+func (q *Queue) comeBack(ctx context.Context, o *outage, wait time.Duration) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(max(2*wait, firstWait), lastWait)
+		err := q.reach(ctx)
+		q.tried()
+		if err == nil {
+			q.setBooking()
+			o.booking.Store(true)
+			err = q.bookAll(ctx, o, q.settings.MaxBatch)
+			o.booking.Store(false)
+		}
+		if err == nil {
+			select {
+			case o.back <- struct{}{}:
+			case <-ctx.Done():
+			}
+			return
+		}
+		if ctx.Err() == nil {
+			q.setTrouble(err)
+		}
+	}
+}
+
+// reachTimeout bounds one try.
+const reachTimeout = 3 * time.Second
+
+func (q *Queue) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if err := q.settings.Check(ctx); err != nil {
+		return err
+	}
+	return q.store.Heartbeat(ctx) // it writes, too, which a full disk or a stand-by does not take
+}
+
+// bookAll books entries until at most rest are left.
+func (q *Queue) bookAll(ctx context.Context, o *outage, rest int) error {
+	for q.journal != nil && q.journal.waiting() > rest {
+		if err := q.bookSome(ctx); err != nil {
+			return err
+		}
+		select {
+		case o.progress <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// bookBatches is how many batches are booked in one transaction, which is more
+// than may come in between two.
+const bookBatches = 4
+
+func (q *Queue) bookSome(ctx context.Context) error {
+	b := &batch{again: true}
+	var last uint64
+	err := q.journal.each(q.journal.booked.Load(), bookBatches*q.settings.MaxBatch, func(seq uint64, e *entry) error {
+		b.messages, b.decided, last = append(b.messages, e.Message), append(b.decided, &e.Decision), seq
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := q.bookBatch(ctx, b); err != nil {
+		return err
+	}
+	return q.journal.book(last)
+}
+
+// bookBatch books a part of the journal; what the database does not take, for a
+// reason of its own, is put aside.
+func (q *Queue) bookBatch(ctx context.Context, b *batch) error {
+	bounded, cancel := context.WithTimeout(ctx, q.settings.Timeout)
+	defer cancel()
+	_, err := q.store.decide(bounded, b)
+	if err == nil || isAway(err) {
+		return err
+	}
+	if n := len(b.messages); n > 1 {
+		return errors.Join(
+			q.bookBatch(ctx, &batch{messages: b.messages[:n/2], decided: b.decided[:n/2], again: true}),
+			q.bookBatch(ctx, &batch{messages: b.messages[n/2:], decided: b.decided[n/2:], again: true}))
+	}
+	e := &entry{b.messages[0], *b.decided[0]}
+	q.log().Error().Err(err).Str("id", e.Message.ID.String()).Msg("a decision of the journal cannot be booked; it is kept there")
+	return q.journal.fail(e, err)
+}
