@@ -14,6 +14,24 @@ import (
 	"sendmail-wrapper/quota"
 )
 
+// Names of the objects of rows m, also of removed ones. Each is looked up by key,
+// whatever the planner thinks of it: a join would read a table of all customers
+// for a few groups.
+const (
+	userName         = `(SELECT name FROM system_user WHERE id = m.user_id)`
+	subscriptionName = `(SELECT name FROM subscription WHERE id = m.subscription_id)`
+	domainName       = `(SELECT name FROM domain WHERE id = m.domain_id)`
+	hostName         = `(SELECT name FROM host WHERE id = m.host_id)`
+)
+
+// refuserName is the name of the object whose limit refused a message.
+const refuserName = `CASE m.refused_object >> 40
+       WHEN 1 THEN (SELECT name FROM system_user WHERE id = m.refused_object)
+       WHEN 2 THEN (SELECT address FROM mailbox WHERE id = m.refused_object)
+       WHEN 3 THEN (SELECT name FROM domain WHERE id = m.refused_object)
+       WHEN 4 THEN (SELECT name FROM subscription WHERE id = m.refused_object)
+       WHEN 6 THEN '' END`
+
 // days splits a filter by the days (UTC) for which there are rows.
 func days(ctx context.Context, pool *pgxpool.Pool, f Filter) ([]Filter, error) {
 	rows, err := pool.Query(ctx, `SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -101,11 +119,12 @@ func Attempts(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int) ([]A
 
 func attemptsOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter) ([]Attempt, error) {
 	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT m.refused_object, m.refused_limit, `+refuserName+` AS refuser,
-       CASE WHEN m.refused_object IS NULL THEN m.refused_why END AS reason,
-       u.name, m.kind, m.script, m.crontab, count(*), sum(m.recipients)::bigint, min(m.at), max(m.at) FROM messages m`+names+
-		` WHERE `+conditions+`
- GROUP BY m.refused_object, m.refused_limit, reason, u.name, m.kind, m.script, m.crontab`, args...)
+	rows, err := pool.Query(ctx, `SELECT m.refused_object, m.refused_limit, `+refuserName+`, m.reason, `+userName+`, m.kind, m.script, m.crontab,
+       m.attempts, m.recipients, m.first, m.last
+  FROM (SELECT m.refused_object, m.refused_limit, CASE WHEN m.refused_object IS NULL THEN m.refused_why END AS reason,
+               m.user_id, m.kind, m.script, m.crontab, count(*) AS attempts, sum(m.recipients)::bigint AS recipients, min(m.at) AS first, max(m.at) AS last
+          FROM messages m WHERE `+conditions+`
+         GROUP BY m.refused_object, m.refused_limit, reason, m.user_id, m.kind, m.script, m.crontab) m`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read attempts: %w", err)
 	}
@@ -142,16 +161,17 @@ type Sender struct {
 // TopColumns are what Top can count by.
 var TopColumns = []string{"script", "crontab", "user", "subscription", "domain", "site", "sender", "kind", "host"}
 
-var topSQL = map[string]string{
-	"script": "m.script", "crontab": "m.crontab", "user": "u.name", "subscription": "s.name", "domain": "d.name", "site": "m.site",
-	"sender": "m.sender", "kind": "m.kind", "host": "(SELECT name FROM host WHERE id = m.host_id)",
+// topSQL are for each of these what tells senders apart in rows m, and its name.
+var topSQL = map[string]struct{ column, name string }{
+	"script": {"script", "m.script"}, "crontab": {"crontab", "m.crontab"}, "site": {"site", "m.site"}, "sender": {"sender", "m.sender"},
+	"kind": {"kind", "m.kind"}, "user": {"user_id", userName}, "subscription": {"subscription_id", subscriptionName},
+	"domain": {"domain_id", domainName}, "host": {"host_id", hostName},
 }
 
 // Top returns who sent most, by one of TopColumns, at most limit of them.
 // Messages and recipients are those let through.
 func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int) ([]Sender, error) {
-	column, ok := topSQL[by]
-	if !ok {
+	if _, ok := topSQL[by]; !ok {
 		return nil, fmt.Errorf("cannot count by %q: there are %s", by, strings.Join(TopColumns, ", "))
 	}
 	list, err := days(ctx, pool, f)
@@ -160,7 +180,7 @@ func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int
 	}
 	groups := map[string]*Sender{}
 	for _, day := range list {
-		senders, err := sendersOfDay(ctx, pool, &day, column)
+		senders, err := sendersOfDay(ctx, pool, &day, by)
 		if err != nil {
 			return nil, err
 		}
@@ -182,11 +202,13 @@ func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int
 	}), nil
 }
 
-func sendersOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter, column string) ([]Sender, error) {
+func sendersOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter, by string) ([]Sender, error) {
 	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT `+column+` AS name, count(*) FILTER (WHERE m.decision = 1),
-       coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint, count(*) FILTER (WHERE m.decision = 2), min(m.at), max(m.at) FROM messages m`+names+
-		` WHERE `+conditions+` GROUP BY 1`, args...)
+	column, name := topSQL[by].column, topSQL[by].name
+	rows, err := pool.Query(ctx, `SELECT `+name+`, m.messages, m.recipients, m.refused, m.first, m.last
+  FROM (SELECT m.`+column+`, count(*) FILTER (WHERE m.decision = 1) AS messages, coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint AS recipients,
+               count(*) FILTER (WHERE m.decision = 2) AS refused, min(m.at) AS first, max(m.at) AS last
+          FROM messages m WHERE `+conditions+` GROUP BY m.`+column+`) m`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read senders: %w", err)
 	}

@@ -108,6 +108,8 @@ func (a *app) explain(err error, command *cobra.Command) (exit int, hint string)
 			return exUnavailable, "mailctl database init"
 		}
 		return exUnavailable, "systemctl status mailquota-postgresql"
+	case errors.As(err, &pg) && pg.Code == "57014": // statement_timeout
+		return exWrong, "--since and --until ask for less"
 	case errors.As(err, &connect):
 		return exUnavailable, "is database in " + a.configPath + " right, and does that server run?"
 	}
@@ -137,6 +139,8 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 	}
 	root.PersistentFlags().StringVar(&a.configPath, "config", config.Path, "configuration `file`")
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	mustBeDefined(root.MarkPersistentFlagFilename("config", "conf"))
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON for programs")
 	for _, class := range a.classes() {
 		root.AddCommand(class)
@@ -207,10 +211,13 @@ func object(s string) (quota.Object, error) {
 	return o, nil
 }
 
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
+func (a *app) printJSON(v any) error { return encoder(a.stdout).Encode(v) }
+
+// encoder writes one value a line, with <, > and & as they are.
+func encoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return e
 }
 
 // done tells people what was changed.

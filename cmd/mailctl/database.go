@@ -173,10 +173,11 @@ func (a *app) checkDatabase(ctx context.Context) error {
 
 // structure returns what is wrong with partitions and rights.
 func (a *app) structure(ctx context.Context) ([]string, error) {
-	rows, err := a.pool.Query(ctx, `WITH day AS (SELECT (now() AT TIME ZONE 'UTC')::date + n AS d FROM generate_series(0, 1) n)
-SELECT 'there is no partition for ' || d || ': does mailquotad run?' FROM day WHERE to_regclass('messages_' || to_char(d, 'YYYYMMDD')) IS NULL
-UNION ALL
-SELECT current_user || ' may not ' || lower(p) || ' ' || t
+	health, err := report.CheckHealth(ctx, a.pool)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := a.pool.Query(ctx, `SELECT current_user || ' may not ' || lower(p) || ' ' || t
   FROM (VALUES ('usage', 'SELECT'), ('usage', 'INSERT'), ('usage', 'UPDATE'), ('messages', 'SELECT'), ('messages', 'INSERT'), ('audit', 'INSERT')) r (t, p)
  WHERE NOT has_table_privilege(t, p)
 UNION ALL
@@ -184,14 +185,11 @@ SELECT current_user || ' may ' || lower(p) || ' ' || t || ', which is written on
   FROM (VALUES ('messages', 'UPDATE'), ('messages', 'DELETE'), ('audit', 'UPDATE'), ('audit', 'DELETE')) r (t, p)
  WHERE has_table_privilege(t, p)`)
 	if err != nil {
-		return nil, fmt.Errorf("check partitions and rights: %w", err)
+		return nil, fmt.Errorf("check rights: %w", err)
 	}
-	problems, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	problems, err := pgx.AppendRows(health.Partitions(), rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("check partitions and rights: %w", err)
-	}
-	if problems == nil {
-		problems = []string{}
+		return nil, fmt.Errorf("check rights: %w", err)
 	}
 	return problems, nil
 }

@@ -16,6 +16,7 @@ func (a *app) limit() *cobra.Command {
 	var forClass string
 	set := &cobra.Command{
 		Use: "set OBJECT LIMIT NUMBER|unlimited", Short: "set a limit; it holds from the next message on", Args: cobra.ExactArgs(3),
+		ValidArgsFunction: offerInTurn(offerObjects(limitable), offerLimits(), offer("unlimited")),
 		Example: "  mailctl limit set subscription:acme messages/hour 500\n" +
 			"  mailctl limit set plan:gold messages/hour 200              each subscription of the plan\n" +
 			"  mailctl limit set server messages/hour 50 --for mailbox    each mailbox, unless its plan says otherwise\n" +
@@ -30,18 +31,25 @@ func (a *app) limit() *cobra.Command {
 	}
 	unset := &cobra.Command{
 		Use: "unset OBJECT LIMIT", Short: "take a limit away, so that it is inherited again", Args: cobra.ExactArgs(2),
-		Example: "  mailctl limit unset subscription:acme messages/hour",
+		ValidArgsFunction: offerInTurn(offerObjects(limitable), offerLimits()),
+		Example:           "  mailctl limit unset subscription:acme messages/hour",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.setLimit(c.Context(), args[0], args[1], forClass, nil)
 		},
 	}
 	for _, c := range []*cobra.Command{set, unset} {
 		c.Flags().StringVar(&forClass, "for", "", forHelp)
+		var words []string
+		for _, class := range classesBelow {
+			words = append(words, class.String())
+		}
+		offerFor(c, "for", words...)
 		a.addWhy(c)
 	}
 	show := &cobra.Command{
 		Use: "show [OBJECT]", Short: "show the limits in force for an object, or all that are set", Args: cobra.MaximumNArgs(1),
-		Example: "  mailctl limit show\n  mailctl limit show subscription:acme --json",
+		ValidArgsFunction: offerInTurn(offerObjects(limitable)),
+		Example:           "  mailctl limit show\n  mailctl limit show subscription:acme --json",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.connect(c.Context()); err != nil {
 				return err
@@ -109,8 +117,8 @@ type limitsInForce struct {
 }
 
 type limitInForce struct {
-	Limit *int64 `json:"limit"` // null: unlimited
-	From  string `json:"from"`  // class of the object on which it is set, "" if nowhere
+	Limit *int64  `json:"limit"` // null: unlimited
+	From  *string `json:"from"`  // class of the object on which it is set; null: nobody set it
 }
 
 // showLimits shows the limits in force for an object; for a plan, the defaults
@@ -127,7 +135,7 @@ func (a *app) showLimits(ctx context.Context, o quota.Object) error {
 	if a.json {
 		force := map[string]limitInForce{}
 		for name, l := range limits {
-			force[name] = limitInForce{l.Limit, l.From}
+			force[name] = limitInForce{l.Limit, setOn(l.From)}
 		}
 		return a.printJSON(limitsInForce{o.String(), force})
 	}

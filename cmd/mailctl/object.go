@@ -185,13 +185,11 @@ func needFlag(c *cobra.Command) error {
 
 // required marks an option without which the command makes no sense.
 func required(c *cobra.Command, name string) {
-	if err := c.MarkFlagRequired(name); err != nil {
-		panic(err) // the option was not defined: no command line can bring this about
-	}
+	mustBeDefined(c.MarkFlagRequired(name))
 }
 
 func (a *app) subscription() *cobra.Command {
-	var plan, newName string
+	var plan, newPlan, newName string
 	add := a.changing(quota.Subscription, "added", &cobra.Command{
 		Use: "add NAME", Short: "add a subscription", Example: "  mailctl subscription add acme --plan gold",
 	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
@@ -205,9 +203,9 @@ func (a *app) subscription() *cobra.Command {
 		if err := a.register(ctx, ad, o); err != nil {
 			return err
 		}
-		return ad.SetSubscription(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Plan, "plan", plan))
+		return ad.SetSubscription(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Plan, "plan", newPlan))
 	})
-	set.Flags().StringVar(&plan, "plan", "", "`plan` that it comes under")
+	set.Flags().StringVar(&newPlan, "plan", "", "`plan` that it comes under")
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	return classCommands[admin.Subscription]{
 		class: quota.Subscription, short: "subscriptions: what a customer has", name: "NAME", example: "acme",
@@ -231,6 +229,7 @@ func (a *app) domain() *cobra.Command {
 	})
 	add.Flags().StringVar(&subscription, "subscription", "", "`subscription` that it belongs to")
 	add.Flags().StringVar(&root, "document-root", "", "`directory` whose scripts send its mail")
+	mustBeDefined(add.MarkFlagDirname("document-root"))
 	required(add, "subscription")
 	var set *cobra.Command
 	set = a.changing(quota.Domain, "changed", &cobra.Command{
@@ -241,6 +240,7 @@ func (a *app) domain() *cobra.Command {
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	set.Flags().StringVar(&subscription, "subscription", "", "`subscription` that it comes to")
 	set.Flags().StringVar(&root, "document-root", "", "`directory` whose scripts send its mail; empty for none")
+	mustBeDefined(set.MarkFlagDirname("document-root"))
 	return classCommands[admin.Domain]{
 		class: quota.Domain, short: "domains of subscriptions", name: "NAME", example: "shop.example",
 		list:   (*admin.Admin).Domains,

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -65,9 +67,11 @@ func (a *app) report() *cobra.Command {
 		Example: "  mailctl report top\n  mailctl report top --by user --since 7d\n  mailctl report top --by crontab --json",
 	}, 20, "most `rows`", func(ctx context.Context, q *query) error { return a.top(ctx, q, by) })
 	top.Flags().StringVar(&by, "by", by, "count by this `column`: "+strings.Join(report.TopColumns, ", "))
+	offerFor(top, "by", report.TopColumns...)
 	messages := a.newQuery(&cobra.Command{
 		Use: "messages", Short: "each message, newest last",
-		Long:    "messages shows each message, newest last: with --json one object a line, all of them unless --limit says how many of the newest.",
+		Long: "messages shows each message, newest last: by time, those of one time by id. With --json it writes one object a line:\n" +
+			"all of them, unless --limit says how many of the newest.",
 		Example: "  mailctl report messages --user alice\n  mailctl report messages --refused --since 24h --json",
 	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows), a.messages)
 	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example, attempts, top, messages)
@@ -125,7 +129,10 @@ func (a *app) top(ctx context.Context, q *query, by string) error {
 func (a *app) messages(ctx context.Context, q *query) error {
 	limit := q.limit
 	if a.json {
-		return report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error { return a.printJSON(m) })
+		out := bufio.NewWriter(a.stdout)
+		e := encoder(out)
+		err := report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error { return e.Encode(m) })
+		return errors.Join(err, out.Flush())
 	}
 	if limit == 0 {
 		limit = peopleRows

@@ -21,13 +21,17 @@ func (a *app) usage() *cobra.Command {
 		Use: "usage [OBJECT…]", Short: "show what was sent and what is left",
 		Long: "usage shows, for each limit, what was sent in the last hour or day, and what is left.\n" +
 			"Without OBJECT: root sees all that sent, another user himself.",
-		Example: "  mailctl usage\n  mailctl usage subscription:acme domain:shop.example\n  mailctl usage user:alice --json",
+		Example:           "  mailctl usage\n  mailctl usage subscription:acme domain:shop.example\n  mailctl usage user:alice --json",
+		ValidArgsFunction: offerObjects(charged),
 		RunE: func(c *cobra.Command, args []string) error {
 			var objects []quota.Object
 			for _, arg := range args {
 				o, err := object(arg)
 				if err != nil {
 					return err
+				}
+				if o.Class == quota.Plan {
+					return &failure{exUsage, fmt.Sprintf("%s is charged nothing: a plan holds the defaults of its subscriptions", o), "mailctl limit show " + o.String()}
 				}
 				objects = append(objects, o)
 			}
@@ -36,15 +40,46 @@ func (a *app) usage() *cobra.Command {
 				return err
 			}
 			if a.json && len(args) == 1 {
-				return a.printJSON(list[0])
+				return a.printJSON(usageJSON(list)[0])
 			}
 			if a.json {
-				return a.printJSON(list)
+				return a.printJSON(usageJSON(list))
 			}
 			a.printUsage(list)
 			return nil
 		},
 	}
+}
+
+// objectUsage is an object of usage --json.
+type objectUsage struct {
+	Object string                `json:"object"`
+	Limits map[string]limitUsage `json:"limits"`
+}
+
+type limitUsage struct {
+	quota.LimitUsage
+	From *string `json:"from"` // class of the object on which the limit is set; null: nobody set it
+}
+
+func usageJSON(list []quota.ObjectUsage) []objectUsage {
+	objects := []objectUsage{}
+	for _, u := range list {
+		o := objectUsage{u.Object, map[string]limitUsage{}}
+		for name, l := range u.Limits {
+			o.Limits[name] = limitUsage{l, setOn(l.From)}
+		}
+		objects = append(objects, o)
+	}
+	return objects
+}
+
+// setOn is where a limit is set; nil: nowhere.
+func setOn(from string) *string {
+	if from == "" {
+		return nil
+	}
+	return &from
 }
 
 func (a *app) readUsage(ctx context.Context, objects []quota.Object) ([]quota.ObjectUsage, error) {
