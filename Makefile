@@ -39,6 +39,14 @@ test-e2e: deps build ## only the end-to-end tests; T=t-02-limits for one
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@tests/fuzz $(or $(FUZZTIME),30s)
 
+.PHONY: kill
+kill: deps ## programs killed and power cut at random points, ROUNDS times each (200); SEED repeats a run
+	CRASH_ROUNDS=$(or $(ROUNDS),200) CRASH_SEED=$(SEED) go test -tags power ./tests/crash -run '^Test(Kill|KillHosts|PowerCut)$$' -count=1 -timeout 6h -v
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@tests/fuzz $(or $(FUZZTIME),30s)
+
 .PHONY: bench
 bench: deps build ## speed, each figure beside its reference, as a ratio
 	@tests/bench-run

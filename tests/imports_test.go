@@ -31,6 +31,7 @@ var direction = map[string][]string{
 	"tests":                {},
 	"tests/bench":          {},
 	"tests/bench/dial":     {},
+	"tests/crash":          {},
 	"tests/testpg":         {"pgcluster", "sqlschema"},
 }
 
