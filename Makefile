@@ -35,10 +35,6 @@ test: deps build ## all tests: unit, property, fuzz seeds, scripts, and end to e
 test-e2e: deps build ## only the end-to-end tests; T=t-02-limits for one
 	@tests/run-all $(T)
 
-.PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (30s)
-	@tests/fuzz $(or $(FUZZTIME),30s)
-
 .PHONY: kill
 kill: deps ## programs killed and power cut at random points, ROUNDS times each (200); SEED repeats a run
 	CRASH_ROUNDS=$(or $(ROUNDS),200) CRASH_SEED=$(SEED) go test -tags power ./tests/crash -run '^Test(Kill|KillHosts|PowerCut)$$' -count=1 -timeout 6h -v
@@ -48,8 +44,8 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 	@tests/fuzz $(or $(FUZZTIME),30s)
 
 .PHONY: bench
-bench: deps build ## speed, each figure beside its reference, as a ratio
-	@tests/bench-run
+bench: deps build ## speed, each figure beside its reference; ROWS=regexp for some, QUICK=1, LONG=1
+	@tests/bench-run $(if $(ROWS),-rows '$(value ROWS)') $(if $(QUICK),-quick) $(if $(LONG),-long)
 
 .PHONY: demo
 demo: deps build ## a server, hacked scripts, limits, reports: to watch; KEEP=1 leaves the server up

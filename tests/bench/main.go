@@ -1,86 +1,109 @@
-// Command bench measures whole calls in a throw-away server, each beside its
-// reference in the same run: the two take turns, A B A B …, so that both meet
-// the machine in the same mood, and the median of the pairs' ratios is printed.
-// It never judges: a bar is a reader's to hold against the figure.
+// Command bench is make bench: how fast the service is, each figure beside its
+// reference in the same run.
+//
+// It makes a PostgreSQL cluster as mailctl database init would, on a real disk
+// and durable, starts the real mailquotad on it, and asks that through its
+// sockets. What is compared takes turns, A B A B …, so that both meet the machine
+// in the same mood; the value is the median of the rounds, the ratio the median
+// of the rounds' ratios. Each figure proves that it measured what it says: as
+// many rows in the database as answers, no answer but the one expected. A figure
+// that cannot prove it fails, and so does the program. It never judges a speed.
+//
+// docs/performance.md says what each figure is.
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"slices"
-	"time"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
 )
 
-// call is one command to be timed; input is what stands on its standard input.
-type call struct {
-	argv  []string
-	input string
-	exit  int // the exit status that shows it did what is measured
-}
-
-func (c call) run() time.Duration {
-	in, err := os.Open(c.input)
-	if err != nil {
-		fatal(err)
-	}
-	defer in.Close()
-	cmd := exec.Command(c.argv[0], c.argv[1:]...)
-	cmd.Stdin = in
-	start := time.Now()
-	cmd.Run()
-	took := time.Since(start)
-	if got := cmd.ProcessState.ExitCode(); got != c.exit {
-		fatal(fmt.Errorf("%q: exit %d, want %d", c.argv, got, c.exit))
-	}
-	return took
-}
-
-// compare prints the medians of n calls each of a and of its reference b, and
-// the median of the ratios pair by pair.
-func compare(what string, a, b call, n int) {
-	a.run()
-	b.run()
-	var as, bs []time.Duration
-	var ratios []float64
-	for range n {
-		ta, tb := a.run(), b.run()
-		as, bs = append(as, ta), append(bs, tb)
-		ratios = append(ratios, float64(ta)/float64(tb))
-	}
-	slices.Sort(as)
-	slices.Sort(bs)
-	slices.Sort(ratios)
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	fmt.Printf("%-58s %8.2f ms %8.2f ms   %.2f×  (middle half %.2f–%.2f, %d pairs)\n",
-		what, ms(as[n/2]), ms(bs[n/2]), ratios[n/2], ratios[n/4], ratios[3*n/4], n)
-}
-
-func fatal(err error) {
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	os.Exit(1)
-}
+const usage = `usage: bench [-rows REGEXP] [-quick] [-long]   (by make bench; at the top of the checkout)
+       bench markdown FILE                      the table of a build/bench.json, for docs/performance.md
+`
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: bench start|syslog|call MESSAGE   (in the throw-away server, by tests/bench-run)")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	rows := flags.String("rows", "", "only figures whose name this matches, and their references")
+	quick := flags.Bool("quick", false, "one round instead of five")
+	long := flags.Bool("long", false, "also what takes many minutes")
+	flags.Parse(args)
+	switch {
+	case flags.NArg() == 3 && flags.Arg(0) == "ask": // a process of block wire
+		return askMany(flags.Arg(1), flags.Arg(2))
+	case flags.NArg() == 2 && flags.Arg(0) == "markdown":
+		return printMarkdown(flags.Arg(1))
+	case flags.NArg() > 0:
+		flags.Usage()
 		os.Exit(2)
 	}
-	message := os.Args[2]
-	switch os.Args[1] {
-	case "start", "syslog":
-		what := "wrapper without a daemon : program that only dials"
-		if os.Args[1] == "syslog" {
-			what = "the same, with journald taking its line at each call"
-		}
-		compare(what,
-			call{[]string{"/usr/sbin/sendmail", "-i", "x@outside.example"}, message, 69},
-			call{[]string{"/tmp/dial", "/run/mailquota/mailquotad.sock"}, "/dev/null", 69}, 500)
-	case "call":
-		compare("sendmail through the wrapper : real sendmail",
-			call{[]string{"/usr/sbin/sendmail", "-i", "x@outside.example"}, message, 0},
-			call{[]string{"/usr/sbin/sendmail.real", "-i", "x@outside.example"}, message, 0}, 200)
-	default:
-		fatal(fmt.Errorf("%q is not start, syslog or call", os.Args[1]))
+	wanted, err := regexp.Compile(*rows)
+	if err != nil {
+		return fmt.Errorf("-rows: %w", err)
 	}
+	b := &bench{wanted: wanted, rounds: 5, seconds: 2, out: os.Stderr}
+	if *quick {
+		b.rounds = 1
+	}
+	return b.run(ctx, *long)
+}
+
+// all is everything that is measured, in order.
+func all(long bool) []block {
+	blocks := []block{decisions(), objects(), events(), hosts(), wires(), snapshot(), outage(), exactness(), memory(), calls()}
+	if long {
+		blocks = append(blocks, vacuum())
+	}
+	return blocks
+}
+
+func (b *bench) run(ctx context.Context, long bool) (err error) {
+	if err := b.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	report := report{Machine: b.machine(ctx), Rounds: b.rounds, Seconds: b.seconds}
+	for _, block := range all(long) {
+		report.Rows = append(report.Rows, b.measure(ctx, block)...)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+	}
+	report.Failures = b.failures
+	report.print(os.Stdout)
+	if err := report.write("build/bench.json"); err != nil {
+		return err
+	}
+	if n := len(b.failures); n > 0 {
+		return errors.New(many(n, "measurement") + " failed")
+	}
+	return nil
+}
+
+func (r *report) write(path string) error {
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
