@@ -32,7 +32,7 @@ func (s *Store) Maintain(ctx context.Context, retentionDays int) error {
 }
 
 func (s *Store) clock(ctx context.Context) (now time.Time, err error) {
-	if err := s.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+	if err := s.pool.QueryRow(ctx, clockSQL).Scan(&now); err != nil {
 		return now, fmt.Errorf("read the database's clock: %w", err)
 	}
 	return now.UTC(), nil

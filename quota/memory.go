@@ -16,8 +16,8 @@ const (
 // memory is what a store remembers of the database: whom messages are charged
 // to, limits, and usage as last seen. While the database is there, routes and
 // limits are good for as long as the epoch that it names with each decision
-// stays the same, and usage is never trusted. While it is away, all of it is the
-// last knowledge.
+// stays the same, and usage as long as its row has the same version. While it is
+// away, all of it is the last knowledge.
 type memory struct {
 	mu       sync.Mutex
 	epoch    int64 // of the database, when last seen

@@ -171,10 +171,11 @@ func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now tim
 // lastRoute is whom a message is charged to as far as is known: somebody who is
 // not known belongs to the domain or subscription that he would come under.
 func (s *Store) lastRoute(m *Message) *route {
-	if r := s.memory.lastRoute(keyOf(m)); r != nil {
+	k := keyOf(m)
+	if r := s.memory.lastRoute(k); r != nil {
 		return r
 	}
-	if k := keyOf(m); k.Mailbox != "" {
+	if k.Mailbox != "" {
 		r := &route{Domain: domainOf(k.Mailbox)}
 		r.Targets = append([]target{{Object: Object{Mailbox, k.Mailbox}}}, s.memory.above(Object{Domain, r.Domain})...)
 		return r
