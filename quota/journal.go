@@ -49,14 +49,26 @@ var (
 	exactKey  = []byte("exact")  // number of the knowledge that is exact but for the entries
 )
 
-// maxBytes bounds the file: a kilobyte an entry, twice the usual, but not below
-// what a few pages more or less would decide.
+// maxBytes bounds what entries take: a kilobyte each, twice the usual, but not
+// below what a few pages more or less would decide.
 func (j *journal) maxBytes() int64 { return max(int64(j.limit)<<10, 64<<20) }
 
-// roomy tells whether there is room for n entries and for as much again as there
-// is.
-func (j *journal) roomy(n int) bool {
-	return j.waiting()+n < j.limit/2 && j.size() < j.maxBytes()/2
+// used is what of the file holds something, in bytes: after an outage it keeps its
+// size, and its pages are free for the next.
+func (j *journal) used() (n int64) {
+	_ = j.db.View(func(tx *bolt.Tx) error { // which fails for a closed file only
+		n = tx.Size() - int64(j.db.Stats().FreeAlloc)
+		return nil
+	})
+	return n
+}
+
+// spare is how many entries fit in besides as many again as there will be then.
+func (j *journal) spare() int {
+	if j.used() >= j.maxBytes()/2 {
+		return 0
+	}
+	return j.limit/2 - j.waiting()
 }
 
 var errFull = errors.New("the journal is full")
@@ -128,7 +140,7 @@ func (j *journal) append(list []entry) error {
 		return fmt.Errorf("journal: %w", err)
 	case !os.SameFile(st, j.file):
 		return fmt.Errorf("journal %s is another file than when it was opened: restart mailquotad", j.path)
-	case j.waiting()+len(list) > j.limit, st.Size() > j.maxBytes():
+	case j.waiting()+len(list) > j.limit, j.used() > j.maxBytes():
 		return errFull
 	}
 	last := j.last.Load()

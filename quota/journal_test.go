@@ -83,6 +83,29 @@ func TestJournalKeeps(t *testing.T) {
 	}
 }
 
+// TestJournalIsUsedAgain: a file that an outage has made large is empty for the next.
+func TestJournalIsUsedAgain(t *testing.T) {
+	j := mustOpen(t, filepath.Join(t.TempDir(), "journal"))
+	defer j.close()
+	large := sample(1)
+	large.Message.Sender = strings.Repeat("x", maxText)
+	for range 20 {
+		if err := j.append(slices.Repeat([]entry{large}, 40)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full := j.used()
+	if err := j.clear(); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.append([]entry{sample(1)}); err != nil { // what clear gave up is free from now on
+		t.Fatal(err)
+	}
+	if used := j.used(); full < 800*maxText || used > full/10 {
+		t.Errorf("%d bytes used by 800 large entries, %d after them", full, used)
+	}
+}
+
 // TestKnowledge: what is remembered is remembered in the next life; as stale, if
 // more may have been charged, and never as current.
 func TestKnowledge(t *testing.T) {

@@ -124,6 +124,7 @@ func (q *Queue) journalBatch(o *outage, b *batch) ([]Decision, error) {
 	}
 	decisions := make([]Decision, len(b.messages))
 	var entries []entry
+	spare := q.journal.spare()
 	for i := range b.messages {
 		m, d := &b.messages[i], &decisions[i]
 		r := q.store.lastRoute(m)
@@ -137,7 +138,7 @@ func (q *Queue) journalBatch(o *outage, b *batch) ([]Decision, error) {
 		}
 		d.Subscription, d.Domain = r.Subscription, r.Domain
 		// Refusals cost a caller nothing, and must not fill the journal.
-		if d.Refusal == nil || q.journal.roomy(len(entries)) {
+		if d.Refusal == nil || len(entries) < spare {
 			entries = append(entries, entry{m.bounded(), *d})
 		} else {
 			q.unrecorded.Add(1)
