@@ -31,28 +31,30 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if err != nil {
 		return s.wrong(peer, err)
 	}
-	call := profile.Parse(request.Argv)
+	env := hints(request)
+	lookup := func(name string) (string, bool) { value, set := env[name]; return value, set }
+	call := profile.Under(lookup).Parse(request.Argv)
 	if call.Mode == sendmail.Other {
 		return s.wrong(peer, fmt.Errorf("this command line submits no mail"))
 	}
 	// Not by its offset, which the caller shares.
-	envelope, err := profile.Scan(call, io.NewSectionReader(content, 0, size))
+	envelope, err := profile.Scan(call, lookup, io.NewSectionReader(content, 0, size))
 	tooLong := errors.Is(err, sendmail.ErrHeaderTooLong)
 	if err != nil && !tooLong {
 		return s.wrong(peer, fmt.Errorf("read the message: %w", err))
 	}
 	content.Close()
 	m := quota.Message{
-		Origin:     s.finder.Find(peer, claims(request, &envelope)),
-		Sender:     call.Sender,
+		Origin:     s.finder.Find(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
+		Sender:     envelope.Sender,
 		Recipients: envelope.Recipients,
 		Size:       size,
 	}
-	if !call.SenderSet {
+	if !envelope.SenderSet {
 		m.Sender = m.Origin.User
 	}
 	switch {
-	case call.Mode == sendmail.SMTP:
+	case call.Mode == sendmail.SMTP, call.Mode == sendmail.BatchSMTP:
 		m.Forbidden = "an SMTP dialogue (sendmail -bs) cannot be counted yet: use sendmail -t, or SMTP to this host"
 	case tooLong:
 		m.Forbidden = err.Error()
@@ -66,14 +68,15 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	return s.decide(&m, call.Gateway, began)
 }
 
-func claims(request *wire.Request, envelope *sendmail.Envelope) origin.Claims {
-	c := origin.Claims{Dir: request.Dir, Env: map[string]string{}, PHPScript: envelope.PHPScript}
+// hints are what the wrapper says of the caller's environment.
+func hints(request *wire.Request) map[string]string {
+	env := map[string]string{}
 	for _, hint := range request.Hints {
-		if name, value, ok := strings.Cut(hint, "="); ok && len(c.Env) < len(wire.HintNames) {
-			c.Env[name] = value
+		if name, value, ok := strings.Cut(hint, "="); ok && len(env) < len(wire.HintNames) {
+			env[name] = value
 		}
 	}
-	return c
+	return env
 }
 
 // refuseExcess refuses and records a call of a user who has too many at the

@@ -38,6 +38,10 @@ func tokens(list string, emit func(kind byte, text string)) {
 	}
 }
 
+// cSpace is white space as isspace(3) has it.
+const cSpace = " \t\r\n\v\f"
+
+// isSpace is white space of RFC 5322, 2.2.2, with line breaks.
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // quotedEnd finds the first byte from i that ends a token and has no backslash
@@ -125,17 +129,12 @@ func lastIndex(kinds []byte, of string) int {
 	return -1
 }
 
-// countAddresses is how many recipients Postfix makes of a list.
-func countAddresses(list string) (n int) {
+// postfixAddresses are the recipients that Postfix makes of a list.
+func postfixAddresses(list string, each func(address string)) {
 	kinds := make([]byte, 0, 64)
 	tokens(list, func(kind byte, _ string) { kinds = append(kinds, kind) })
-	split(kinds, func(int, int) { n++ })
-	return n
+	split(kinds, func(int, int) { each("") })
 }
-
-// maxSender bounds what is read of an option -f: an address has at most 254
-// bytes (RFC 5321, 4.5.3.1.3), and may have a name before it.
-const maxSender = 4096
 
 // firstAddress is the first address of a list, bare; "" where there is none, as
 // in <>.
@@ -147,4 +146,27 @@ func firstAddress(list string) (address string) {
 	})
 	split(kinds, func(from, to int) { address = strings.Join(texts[from:to], "") })
 	return address
+}
+
+// simpleAddress is the address in one entry of a list, if there can be no doubt
+// how an MTA reads it; "" otherwise.
+func simpleAddress(entry string) string {
+	entry = strings.Trim(entry, " \t\r\n")
+	if inner, ok := strings.CutSuffix(entry, ">"); ok {
+		open := strings.LastIndexByte(inner, '<')
+		name := strings.Trim(inner[:max(open, 0)], " \t\r\n")
+		if quoted := strings.TrimPrefix(strings.TrimSuffix(name, `"`), `"`); len(quoted)+2 == len(name) && !strings.ContainsAny(quoted, "\"\\") {
+			name = ""
+		}
+		if open < 0 || strings.ContainsAny(name, "()<>@,;:\\\"[]") {
+			return ""
+		}
+		entry = inner[open+1:]
+	}
+	for i := range len(entry) {
+		if c := entry[i]; !isDigit(c) && !isAlpha(entry[i:i+1]) && strings.IndexByte("@.-_+=", c) < 0 {
+			return ""
+		}
+	}
+	return entry
 }

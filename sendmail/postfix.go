@@ -2,101 +2,81 @@ package sendmail
 
 import "strings"
 
-// postfix is the sendmail(1) of Postfix, from its src/sendmail/sendmail.c.
-var postfix = &Profile{Name: "postfix", parse: parsePostfix}
+// postfix is Postfix 3.7 to 3.11: src/sendmail/sendmail.c, and for the header
+// src/global/{rec_streamlf,mime_state,is_header,header_opts,tok822_parse}.c.
+var postfix = Profile{
+	Name: "postfix",
 
-// postfixOptions is GETOPT_LIST of sendmail.c: a colon follows an option with a
-// value. Postfix stops at the first operand.
-const postfixOptions = "A:B:C:F:GIL:N:O:R:UV:X:b:ce:f:h:imno:p:r:q:tvx"
+	Options: "A:B:C:F:GIL:N:O:R:UV:X:b:ce:f:h:imno:p:r:q:tvx", // GETOPT_LIST, which GETOPT() begins with "+"
+	rewrite: oldVERP,
+	Names: []rule{ // main(): "the default mode of operation is determined by the process name"
+		{"mailq", other},
+		{"newaliases", other},
+		{"smtpd", other},   // the daemon
+		{"rmail", gateway}, // Postfix has a script of that name, which calls sendmail; to sendmail it means nothing
+	},
+	Words: []rule{
+		{"q", other}, // alone: flush the queue, "not getopt compatible"
+	},
+	Does: []rule{
+		{"bm*", submit},
+		{"bs*", smtp},
+		{"bv*", probe}, // a flag and no mode: with -bs it means nothing
+		{"bd*", other}, {"bl*", other}, {"bh*", other}, {"bH*", other}, {"bi*", other}, {"bp*", other},
+		{"b*", ends}, // "unsupported"
+		{"f*", setSender}, {"r*", setSender},
+		{"G", gateway},
+		{"I", other}, // newaliases
+		{"i", ignoreDots}, {"oi*", ignoreDots},
+		{"n", ends}, // "not supported"
+		{"N*", report},
+		{"q*", ends}, // -q30m exits, -qR and -qI flush, others are an error
+		{"t", fromHeader},
+		{"XV*", nothing}, // VERP
+		{"X*", ends},     // "unsupported"
+	},
+	sender: firstOfSeveral,
+	check:  checkPostfix,
 
-func parsePostfix(argv []string) Call {
-	c := Call{Mode: Submit}
-	switch argv[0][strings.LastIndexByte(argv[0], '/')+1:] {
-	case "mailq", "newaliases", "smtpd":
-		c.Mode = Other
+	Dots:        true, // SM_FLAG_AEOF; all CR before the LF are stripped first
+	FromLines:   quotedFromSkipped,
+	BeforeColon: " \t", // is_header.c
+	LastLine:    true,
+	ReportEnv:   "MAIL_VERBOSE", // as -v
+
+	Recipients:   []string{"to", "cc", "bcc"}, // header_opts.c: HDR_OPT_EXTRACT
+	Resent:       []string{"resent-to", "resent-cc", "resent-bcc"},
+	ResentWhen:   []string{"resent-to", "resent-cc", "resent-bcc"}, // output_header(): those only, even where they name nobody
+	EmptyOperand: 1,                                                // enqueue(): an argument without address is the empty address
+	BlankOperand: 1,
+	addresses:    postfixAddresses,
+}
+
+// oldVERP is what Postfix makes of -V before it looks for options: with two
+// characters, be they attached or the next word, it is VERP as of old. The next
+// word is then no value, but an operand or option of its own.
+func oldVERP(words []string) string {
+	word := words[0]
+	if word == "-V" && len(words) > 1 && len(words[1]) == 2 {
+		return "-XV"
 	}
-	probe, flush := false, false
-	words := argv[1:]
-	for len(words) > 0 {
-		word := words[0]
-		if word == "--" {
-			words = words[1:]
-			break
-		}
-		if word == "-" || !strings.HasPrefix(word, "-") {
-			break
-		}
-		words = words[1:]
-		switch {
-		case word == "-q": // alone: flush the queue
-			c.Mode = Other
-			continue
-		case word == "-V" && len(words) > 0 && len(words[0]) == 2: // old VERP: -V is -XV then, and the word an operand or option
-			continue
-		case strings.HasPrefix(word, "-V") && len(word) == 4: // old VERP: -XVxy
-			continue
-		}
-		for cluster := word[1:]; cluster != ""; {
-			option := cluster[0]
-			cluster = cluster[1:]
-			at := strings.IndexByte(postfixOptions, option)
-			if at < 0 || option == ':' {
-				return Call{} // a usage error
-			}
-			value := ""
-			if at+1 < len(postfixOptions) && postfixOptions[at+1] == ':' {
-				if value, cluster = cluster, ""; value == "" {
-					if len(words) == 0 {
-						return Call{} // a usage error
-					}
-					value, words = words[0], words[1:]
-				}
-			}
-			switch option {
-			case 'b':
-				switch {
-				case value == "":
-					return Call{}
-				case value[0] == 'm':
-					c.Mode = Submit
-				case value[0] == 's':
-					c.Mode = SMTP
-				case value[0] == 'v':
-					probe = true
-				default: // aliases, queue, daemon, or a usage error
-					c.Mode = Other
-				}
-			case 'f', 'r':
-				c.Sender, c.SenderSet = firstAddress(value), true
-			case 'G':
-				c.Gateway = true
-			case 'I':
-				c.Mode = Other
-			case 'i':
-				c.IgnoreDots = true
-			case 'n':
-				return Call{} // "-n option not supported"
-			case 'o':
-				if strings.HasPrefix(value, "i") { // whatever follows
-					c.IgnoreDots = true
-				}
-			case 'q':
-				if value != "" && (value[0] == 'R' || value[0] == 'I') { // flush one site, one message
-					flush = true
-				}
-			case 't':
-				c.FromHeader = true
-			}
-		}
+	if strings.HasPrefix(word, "-V") && len(word) == 4 {
+		return "-X" + word[1:]
 	}
-	c.Operands = words
-	switch {
-	case c.FromHeader && c.Mode == SMTP: // "-t can be used only in delivery mode"
-		return Call{}
-	case c.Mode == Other || flush && c.Mode == Submit: // with operands a usage error
-		return Call{}
-	case probe && c.Mode == Submit && !c.FromHeader:
-		c.Mode = Probe
+	return word
+}
+
+// firstOfSeveral is what enqueue() does, with a warning.
+func firstOfSeveral(w *parsing, value string) {
+	w.call.Sender, w.call.SenderSet = firstAddress(value), true
+}
+
+// checkPostfix is main() from "look for conflicting options" on.
+func checkPostfix(w *parsing) {
+	c := &w.call
+	if c.FromHeader && c.Mode != Submit {
+		w.ended = true // "-t can be used only in delivery mode", "-t option cannot be used with -bv"
 	}
-	return c
+	// One -v asks for a report of the delivery, more are for debugging.
+	c.Report = c.Mode == Submit && (c.Report || w.seen['v'] == 1)
 }

@@ -2,55 +2,78 @@
 // command line asks for, and which envelope a message on standard input gets.
 // It reads bytes and returns facts; it opens nothing and imports nothing of ours.
 //
-// Each MTA has a [Profile], because there is no one grammar: some stop at the
-// first operand and some go on looking for options, and they differ in what
-// ends a header, what a lone dot does, and where recipients come from.
+// Each MTA has a [Profile], a table of what its sendmail does:
 //
-// Where a profile cannot be sure, it counts high: a message that the MTA then
-// refuses was charged for nothing, but none leaves that was not charged.
+//   - the command line: which options there are, which take a value and where it
+//     stands, what ends them, what each does, and what argv[0] means;
+//   - the message: what is skipped before the header, what is a field, what ends
+//     the header;
+//   - the recipients: which fields name them, when Resent- fields take their
+//     place, what -t does with operands, how a list is split, whether a double
+//     counts;
+//   - the sender, and what else is mail: bounces, reports.
+//
+// # What counts
+//
+// [Envelope.Recipients] is the recipients that the MTA would put into its queue,
+// over all messages that the call causes. It rests on three rules.
+//
+//   - Where the source says that the call fails, whatever the configuration, it is
+//     [Other] and counts nothing: the real program says what is wrong.
+//   - Where success hangs on the configuration or on the rights of the caller, it
+//     counts.
+//   - An address that the MTA may refuse counts as one: it is queued, or it is the
+//     bounce. Where a header may end at a line or may not, the higher count stands.
+//
+// So it is never lower than what leaves. What it cannot know is in
+// docs/counting.md.
 package sendmail
 
-import (
-	"errors"
-	"io"
-)
+import "errors"
 
 // Mode is what a call of sendmail does.
 type Mode uint8
 
 const (
-	Other  Mode = iota // submits nothing (mailq, newaliases, -bi, -q, usage errors …): exec the real program at once
-	Submit             // one message from standard input
-	Probe              // -bv of Postfix: queues a message to each operand, standard input is not read
-	SMTP               // -bs: an SMTP dialogue on standard input and output
+	Other     Mode = iota // submits nothing (mailq, newaliases, -bi, -q, usage errors …): exec the real program at once
+	Submit                // one message from standard input
+	Probe                 // -bv of Postfix: queues a message to each operand, standard input is not read
+	SMTP                  // -bs: an SMTP dialogue on standard input and output
+	BatchSMTP             // -bS of Exim: SMTP commands and messages on standard input, no replies
 )
 
 // Call is a command line, understood.
 type Call struct {
 	Mode       Mode
 	Sender     string   // envelope sender as given with -f or -r, without brackets and name
-	SenderSet  bool     // false: the MTA takes the caller's login name
+	SenderSet  bool     // false: the MTA finds it otherwise
 	FromHeader bool     // -t: recipients from the header, too
-	IgnoreDots bool     // -i, -oi: a lone dot does not end the message
-	Gateway    bool     // -G: relayed mail; a refusal must be temporary (exit 75)
+	IgnoreDots bool     // a lone dot does not end the message
+	Gateway    bool     // -G, or called as rmail: relayed mail; a refusal must be temporary (exit 75)
+	Report     bool     // the MTA is asked to mail a report of success to the sender: one recipient more
+	NoBounce   bool     // what is wrong is printed, and not mailed to the sender
 	Operands   []string // recipients as they stand in argv
 }
 
 // Envelope is what the MTA would queue for a Call and the message given.
 type Envelope struct {
-	Recipients int    // as many as the MTA would take; unsure counts high
-	PHPScript  string // value of X-PHP-Originating-Script, "" without
-	MessageID  string // value of Message-ID, "" without
-	Subject    string // value of Subject, raw, unfolded, at most 998 bytes
+	// Recipients is how many the MTA would queue, over all messages that the
+	// call causes: a bounce to the sender and a report are messages, too. Unsure
+	// counts high.
+	Recipients int
+
+	// Sender is the envelope sender as this MTA takes it, of -f, the header or the
+	// environment: a claim of the caller's. Without SenderSet it is his login name.
+	Sender    string
+	SenderSet bool
+
+	PHPScript string // value of X-PHP-Originating-Script, "" without
+	MessageID string // value of Message-ID, "" without
+	Subject   string // value of Subject, raw, unfolded, at most 998 bytes
 }
 
-// Profile is the grammar of one MTA's sendmail.
-type Profile struct {
-	Name  string
-	parse func(argv []string) Call
-}
-
-var profiles = []*Profile{postfix}
+// Env looks up a variable in the caller's environment, as os.LookupEnv does.
+type Env func(name string) (value string, set bool)
 
 // ProfileByName returns the profile of an MTA. The error names those there are.
 func ProfileByName(name string) (*Profile, error) {
@@ -61,41 +84,8 @@ func ProfileByName(name string) (*Profile, error) {
 		}
 		known += " " + p.Name
 	}
-	return nil, errors.New("mail server " + name + " is not known: there are" + known)
-}
-
-// Parse reads a command line. It never fails: a call that the real program
-// would reject is Other, so that the real program says so itself.
-func (p *Profile) Parse(argv []string) Call {
-	if len(argv) == 0 {
-		return Call{}
+	if name == "exim-add-arguments" {
+		return eximAddArguments(), nil
 	}
-	return p.parse(argv)
-}
-
-// Scan reads the header of a message and counts the envelope of the call. It
-// reads no further than the header, and of a message without -t no more than
-// maxHeader bytes; it holds at most maxField bytes of it in memory. The error is
-// ErrHeaderTooLong or the reader's.
-func (p *Profile) Scan(c Call, message io.Reader) (Envelope, error) {
-	e := Envelope{}
-	for _, operand := range c.Operands {
-		// An operand is never nothing: "" is queued to the empty address.
-		e.Recipients += max(1, countAddresses(operand))
-	}
-	if c.Mode != Submit {
-		return e, nil
-	}
-	s := scanner{call: c, envelope: &e}
-	err := s.scan(message)
-	if c.FromHeader {
-		// Resent- fields take the place of the others (RFC 5322, 3.6.6), even
-		// where they name nobody.
-		if s.isResent {
-			e.Recipients += s.resent
-		} else {
-			e.Recipients += s.recipients
-		}
-	}
-	return e, err
+	return nil, errors.New("mail server " + name + " is not known: there are" + known + " exim-add-arguments")
 }

@@ -27,8 +27,10 @@ const (
 )
 
 // HintNames are the environment variables that the wrapper passes on as
-// claims about the caller.
-var HintNames = []string{"SCRIPT_FILENAME", "REQUEST_URI", "HTTP_HOST", "SERVER_NAME", "REMOTE_ADDR", "GATEWAY_INTERFACE"}
+// claims about the caller: of the web request, and those that change how an MTA
+// reads its command line or finds the envelope (package sendmail).
+var HintNames = []string{"SCRIPT_FILENAME", "REQUEST_URI", "HTTP_HOST", "SERVER_NAME", "REMOTE_ADDR", "GATEWAY_INTERFACE",
+	"POSIXLY_CORRECT", "MAIL_VERBOSE"}
 
 // Request is what the wrapper (OpSubmit) or mailctl asks.
 type Request struct {

@@ -52,7 +52,7 @@ func Run(argv []string, configPath string) int {
 	for _, err := range wrong {
 		logLine(err.Error())
 	}
-	call := config.Profile.Parse(argv)
+	call := config.Profile.Under(os.LookupEnv).Parse(argv)
 	if err := checkReal(config.RealSendmail); err != nil {
 		return fail(exConfig, err.Error())
 	}
@@ -97,7 +97,7 @@ func act(config *Config, call *sendmail.Call, argv []string, message *os.File, r
 		}
 		return become(config.RealSendmail, argv, stdin)
 	case wire.VerdictRefuse:
-		if call.Mode == sendmail.SMTP {
+		if call.Mode == sendmail.SMTP || call.Mode == sendmail.BatchSMTP {
 			return refuseSMTP(text)
 		}
 	default:

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"sendmail-wrapper/sendmail"
 	"sendmail-wrapper/wire"
 )
 
@@ -581,13 +582,14 @@ func TestLoadConfig(t *testing.T) {
 	if got, wrong := LoadConfig(sample); len(wrong) > 0 || got != defaults() {
 		t.Errorf("the sample: %v, %+v", wrong, got)
 	}
+	_, unknown := sendmail.ProfileByName("qmail") // names those there are
 	path := filepath.Join(t.TempDir(), "wrapper.conf")
 	for _, c := range []struct{ line, wrong string }{
 		{`on-unavailable = "refuze"`, `on-unavailable = "refuze": must be "accept" or "refuse"`},
 		{`on-unavailable = refuse`, `on-unavailable = refuse: must be a text in double quotes, without \`},
 		{`socket = "run/x"`, `socket = "run/x": must be an absolute path of at most 107 bytes`},
 		{`real-sendmail = ""`, `real-sendmail = "": must be an absolute path`},
-		{`mta = "qmail"`, `mta: mail server qmail is not known: there are postfix`},
+		{`mta = "qmail"`, "mta: " + unknown.Error()},
 		{`max-message-size = -1`, `max-message-size = -1: must be a number of bytes, 0 for no bound`},
 		{`colour = "red"`, `unknown key "colour": there are real-sendmail, mta, socket, on-unavailable and max-message-size`},
 		{`nonsense`, `"nonsense": write key = "text" or key = number`},

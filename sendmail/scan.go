@@ -1,0 +1,355 @@
+package sendmail
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+)
+
+const (
+	// maxField is how much of one header field is kept. Postfix with -t takes
+	// no field longer than header_size_limit, 102400 by default; what is beyond
+	// maxField is counted by its separators.
+	maxField = 256 << 10
+
+	// maxHeader bounds how much is read where only names and not recipients are
+	// looked for.
+	maxHeader = 1 << 20
+
+	// maxRecipientHeader bounds how much is read to find recipients: nobody
+	// means a longer header, and to read one is work for the daemon.
+	maxRecipientHeader = 16 << 20
+
+	// maxName is how far behind the beginning of a line Postfix finds the colon of a
+	// field, or else the header ends: line_length_limit, 2048 by default.
+	maxName = 2048
+
+	// maxText is what is kept of fields for the report: a line of RFC 5322, 2.1.1.
+	maxText = 998
+
+	// maxSender bounds what is read of an option -f or a line that names the
+	// sender: an address has at most 254 bytes (RFC 5321, 4.5.3.1.3), and may have
+	// a name before it.
+	maxSender = 4096
+)
+
+// ErrHeaderTooLong is what Scan returns for a header of more than 16 MiB.
+var ErrHeaderTooLong = errors.New("the header is longer than 16 MiB")
+
+// Scan reads the header of a message and counts the envelope of the call. It
+// reads no further than the header, and of a message without -t no more than
+// maxHeader bytes; it holds at most maxField bytes of it in memory. The error is
+// ErrHeaderTooLong or the reader's.
+func (p *Profile) Scan(c Call, env Env, message io.Reader) (Envelope, error) {
+	s := scanner{p: p, call: c, operands: tally{p: p}}
+	s.envelope.Sender, s.envelope.SenderSet = c.Sender, c.SenderSet
+	for _, operand := range c.Operands {
+		if operand == "" {
+			s.operands.n += p.EmptyOperand
+		} else {
+			s.operands.list(operand, p.BlankOperand)
+		}
+	}
+	s.plain, s.resent = tally{p: p, operands: &s.operands}, tally{p: p, operands: &s.operands}
+	if c.Mode != Submit {
+		s.finish(env)
+		return s.envelope, nil
+	}
+	var m machine
+	if p.machine != nil {
+		m = p.machine(c, env)
+	}
+	if p.lines != nil {
+		message = p.lines(message)
+	}
+	err := s.scan(m, message)
+	if s.finish(env); m != nil {
+		m.end(&s.envelope)
+	}
+	return s.envelope, err
+}
+
+// A machine reads the header of an MTA that reads it unlike the others, and in
+// memory that does not grow with the header. The scanner beside it still finds
+// what is for the report only.
+type machine interface {
+	// piece takes the next part of a line, which ends with the newline if that is
+	// in the part; false if it needs no more.
+	piece(b []byte) bool
+	// end sets recipients and sender, of which the envelope has those of the
+	// command line.
+	end(e *Envelope)
+}
+
+// scanner reads a header as the profile says.
+type scanner struct {
+	p        *Profile
+	call     Call
+	envelope Envelope
+
+	operands tally
+	plain    tally // of To, Cc, Bcc
+	resent   tally // of Resent-To …
+	isResent bool
+	atLeast  int // recipients if the header ended where that is not sure
+
+	within   bool // a line
+	inMbox   bool // the line is one of mbox
+	inHeader bool // no line of mbox can come any more
+
+	current    field
+	resentName bool   // one of ResentWhen
+	value      []byte // of the current field
+	beyond     int    // separators after maxField
+	read       int
+}
+
+// field is what a header field is for.
+type field uint8
+
+const (
+	noField field = iota
+	otherField
+	recipientField
+	resentField
+	phpField
+	messageIDField
+	subjectField
+)
+
+// scan reads pieces of lines until nobody wants more.
+func (s *scanner) scan(m machine, message io.Reader) error {
+	r := bufio.NewReaderSize(message, 64<<10)
+	mine := true
+	for mine || m != nil {
+		piece, err := r.ReadSlice('\n')
+		eof := errors.Is(err, io.EOF)
+		if err != nil && !eof && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		if s.read += len(piece); s.read > maxRecipientHeader && mine && s.call.FromHeader && m == nil {
+			return ErrHeaderTooLong
+		}
+		if mine && len(piece) > 0 {
+			mine = s.piece(piece, eof) && (s.read <= maxHeader || s.call.FromHeader && m == nil)
+		}
+		if m != nil && len(piece) > 0 && !m.piece(piece) {
+			m = nil
+		}
+		if eof {
+			break
+		}
+	}
+	s.endField()
+	return nil
+}
+
+// piece takes the next part of a line, which ends with the newline if that is
+// in the part; false if the header ends before it.
+func (s *scanner) piece(piece []byte, eof bool) bool {
+	within := s.within
+	s.within = piece[len(piece)-1] != '\n'
+	lost := s.within && eof && !s.p.LastLine
+	switch {
+	case within && s.inMbox, !within && s.fromLine(piece):
+		return true
+	case lost:
+		if within || isBlank(piece[0]) { // and with the line the field that it continues
+			s.current = noField
+		}
+		return false
+	case within:
+		s.append(piece)
+		return true
+	}
+	return s.line(piece)
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// fromLine is whether a line is one of mbox, before the header.
+func (s *scanner) fromLine(line []byte) bool {
+	if s.inHeader {
+		return false
+	}
+	if s.p.FromLines == quotedFromSkipped {
+		line = bytes.TrimLeft(line, ">")
+	}
+	folded := s.inMbox && s.p.FromLines == fromLinesSkipped && isBlank(line[0])
+	s.inMbox = folded || bytes.HasPrefix(line, []byte("From ")) && s.p.FromLines != fromLinesEnd
+	s.inHeader = !s.inMbox || s.p.FromLines == fromLineSkipped
+	if s.inMbox && !folded && s.p.fromLine != nil && !s.call.SenderSet {
+		if address, ok := s.p.fromLine(line[:min(len(line), maxSender)]); ok {
+			s.envelope.Sender, s.envelope.SenderSet = address, true
+		}
+	}
+	return s.inMbox
+}
+
+// line takes the first 64 KiB of a line; false if the header ends before it.
+func (s *scanner) line(line []byte) bool {
+	text := bytes.TrimRight(line, "\r\n")
+	switch {
+	case len(text) == 0:
+		return false
+	case len(text) == 1 && text[0] == '.' && !s.call.IgnoreDots:
+		return false
+	case isBlank(text[0]):
+		s.append(line)
+		return s.current != noField
+	}
+	name, value, ok := s.field(text)
+	if !ok {
+		return false
+	}
+	s.endField()
+	s.current = s.kind(name)
+	if value > maxName || oneOf(s.p.MayEnd, name) {
+		s.atLeast = max(s.atLeast, s.total())
+	}
+	s.append(line[value:])
+	return true
+}
+
+// field finds the name in the first part of a line, and where the value begins,
+// if it is a header field: at least one printable character, then a colon, for
+// which the rest of the line is yet to come if the line is long.
+func (s *scanner) field(line []byte) (name string, value int, ok bool) {
+	end := bytes.IndexByte(line, ':')
+	value = end + 1
+	if end < 0 {
+		if !s.within {
+			return "", 0, false
+		}
+		end, value = len(line), len(line)
+	}
+	before := line[:end]
+	before = bytes.TrimRight(before, s.p.BeforeColon)
+	for _, c := range before {
+		if c <= ' ' || c == 0x7f || c > 0x7f && !s.p.AnyNames {
+			return "", 0, false
+		}
+	}
+	if s.p.MaxName > 0 && len(before) > s.p.MaxName || s.p.NoName != "" && bytes.HasPrefix(line, []byte(s.p.NoName)) {
+		return "", 0, false
+	}
+	return string(before), value, len(before) > 0 || s.p.AnyNames
+}
+
+// kind is what a field of this name is for.
+func (s *scanner) kind(name string) field {
+	s.resentName = oneOf(s.p.ResentWhen, name)
+	switch {
+	case oneOf(s.p.Recipients, name):
+		return recipientField
+	case oneOf(s.p.Resent, name):
+		return resentField
+	case strings.EqualFold(name, "x-php-originating-script"):
+		return phpField
+	case strings.EqualFold(name, "message-id"):
+		return messageIDField
+	case strings.EqualFold(name, "subject"):
+		return subjectField
+	}
+	return otherField
+}
+
+// oneOf is whether a name is in a list, where "resent-*" is any that begins so.
+func oneOf(list []string, name string) bool {
+	for _, form := range list {
+		form, any := strings.CutSuffix(form, "*")
+		if strings.EqualFold(form, name) || any && len(name) > len(form) && strings.EqualFold(form, name[:len(form)]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scanner) append(b []byte) {
+	limit := 0
+	switch s.current {
+	case noField, otherField:
+		return
+	case recipientField, resentField:
+		if !s.call.FromHeader {
+			return
+		}
+		limit = maxField
+	default:
+		limit = maxText + 2
+	}
+	keep := min(len(b), limit-min(len(s.value), limit))
+	s.value = append(s.value, b[:keep]...)
+	for _, c := range b[keep:] {
+		if isSpace(c) || strings.IndexByte(",;<>", c) >= 0 {
+			s.beyond++
+		}
+	}
+}
+
+func (s *scanner) endField() {
+	e := &s.envelope
+	s.isResent = s.isResent || s.resentName && s.current != noField
+	switch s.current {
+	case recipientField:
+		s.plain.list(string(s.value), 0)
+		s.plain.n += s.beyond
+	case resentField:
+		s.resent.list(string(s.value), 0)
+		s.resent.n += s.beyond
+	case phpField:
+		keepFirst(&e.PHPScript, s.value)
+	case messageIDField:
+		keepFirst(&e.MessageID, s.value)
+	case subjectField:
+		keepFirst(&e.Subject, s.value)
+	}
+	s.current, s.value, s.beyond, s.resentName = noField, s.value[:0], 0, false
+}
+
+// keepFirst takes the value of a field that counts once, without its folds.
+func keepFirst(into *string, value []byte) {
+	if *into == "" {
+		unfolded := strings.NewReplacer("\r", "", "\n", "").Replace(string(value))
+		unfolded = strings.Trim(unfolded, " \t")
+		*into = unfolded[:min(len(unfolded), maxText)]
+	}
+}
+
+// finish puts together what operands, header and environment say.
+func (s *scanner) finish(env Env) {
+	p, e := s.p, &s.envelope
+	e.Recipients = max(s.total(), s.atLeast)
+	if e.Recipients == 0 && s.call.FromHeader && p.Bounces == bounceToSender && !s.call.NoBounce && !(e.SenderSet && e.Sender == "") {
+		e.Recipients = 1
+	}
+	if e.Recipients > 0 && s.reports(env) {
+		e.Recipients++
+	}
+}
+
+// total is how many recipients there are, if the header ends here.
+func (s *scanner) total() int {
+	if !s.call.FromHeader {
+		return s.operands.n
+	}
+	header, operands := s.plain.n, s.operands.n
+	if s.isResent { // RFC 5322, 3.6.6
+		header = s.resent.n
+	}
+	if s.p.Arguments == subtracted {
+		operands = 0
+	}
+	return header + operands
+}
+
+// reports is whether a report is mailed to the sender.
+func (s *scanner) reports(env Env) bool {
+	set := false
+	if s.p.ReportEnv != "" {
+		_, set = env(s.p.ReportEnv)
+	}
+	return s.call.Report || set && s.call.Mode == Submit
+}
