@@ -39,7 +39,7 @@ func observations(t *testing.T) (list []observation) {
 		for _, r := range o.Stdin {
 			bytes = append(bytes, byte(r))
 		}
-		o.Stdin = strings.Replace(string(bytes), "{40000}\n", strings.Repeat("X: "+strings.Repeat("x", 396)+"\n", 100), 1)
+		o.Stdin = strings.Replace(string(bytes), "{40000}", strings.Repeat("X: "+strings.Repeat("x", 396)+"\n", 100), 1)
 		list = append(list, o)
 	}
 	return list
@@ -64,6 +64,12 @@ var chargedMore = map[string]string{
 	"postfix 79":   "-N success: the report to the sender is charged, too",
 	"postfix 109":  "-v: the report to the sender is charged, too",
 	"sendmail 79":  "-N success: the report to the sender is charged, too",
+	"msmtp 79":     "-N where the server of the account knows DSN",
+	"dma 25":       "-f may be an alias, or * is one",
+	"dma 110":      "scratch/dbg may be an alias, or * is one",
+	"dma 116":      "- may be an alias, or * is one",
+	"dma 127":      "the empty name, where * is an alias",
+	"dma 50":       "0.13 misses recipients in continuations, 0.14 does not",
 }
 
 // TestObserved: for each call, the count of recipients and the sender are what
@@ -89,7 +95,8 @@ func TestObserved(t *testing.T) {
 						t.Fatal(err)
 					}
 					queued += recipients
-					if count != strconv.Itoa(recipients) && !call.IgnoreDots {
+					dotBeforeCR := p == &dma && strings.Contains(o.Stdin, "\n.\r\n") // is text to dma
+					if count != strconv.Itoa(recipients) && !call.IgnoreDots && !dotBeforeCR {
 						t.Errorf("the server went on after a lone dot")
 					}
 					checkSender(t, &envelope, sender)

@@ -8,7 +8,7 @@ func (p *Profile) Parse(argv []string) Call {
 	if len(argv) == 0 {
 		return Call{}
 	}
-	w := parsing{profile: p}
+	w := parsing{profile: p, argv: argv}
 	w.call.Mode = Submit
 	w.call.IgnoreDots = !p.Dots
 	if r := lookup(p.Names, argv[0][strings.LastIndexByte(argv[0], '/')+1:]); r != nil {
@@ -51,6 +51,7 @@ func (p *Profile) Under(env Env) *Profile {
 // parsing is a command line, read in part.
 type parsing struct {
 	profile *Profile
+	argv    []string
 	call    Call
 	seen    [128]int // how often each option occurred
 	ended   bool     // the program submits nothing, whatever else is there

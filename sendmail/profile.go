@@ -47,7 +47,7 @@ type Profile struct {
 	lines func(message io.Reader) io.Reader
 	// machine makes what reads the header in place of all these rules, for MTAs
 	// that no table fits.
-	machine func(c Call, env Env) machine
+	machine func(p *Profile, c Call, env Env) machine
 	// fromLine finds the sender in a From_ line, for MTAs that take it from there
 	// where -f is absent.
 	fromLine  func(line []byte) (address string, ok bool)
@@ -142,4 +142,4 @@ const (
 	bounceToSender         // a message without recipients is sent back to its sender
 )
 
-var profiles = []*Profile{&postfix, &exim, &sendmail8}
+var profiles = []*Profile{&postfix, &exim, &sendmail8, &opensmtpd, &msmtp, &nullmailer, &dma}

@@ -59,7 +59,7 @@ func (p *Profile) Scan(c Call, env Env, message io.Reader) (Envelope, error) {
 	}
 	var m machine
 	if p.machine != nil {
-		m = p.machine(c, env)
+		m = p.machine(p, c, env)
 	}
 	if p.lines != nil {
 		message = p.lines(message)

@@ -52,6 +52,8 @@ type Call struct {
 	Gateway    bool     // -G, or called as rmail: relayed mail; a refusal must be temporary (exit 75)
 	Report     bool     // the MTA is asked to mail a report of success to the sender: one recipient more
 	NoBounce   bool     // what is wrong is printed, and not mailed to the sender
+	FromField  bool     // the envelope sender is taken from the field From:, where -f is absent
+	LineBreaks bool     // an argument has a line break, and the MTA puts it into an SMTP dialogue as it is
 	Operands   []string // recipients as they stand in argv
 }
 

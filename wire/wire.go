@@ -30,7 +30,8 @@ const (
 // claims about the caller: of the web request, and those that change how an MTA
 // reads its command line or finds the envelope (package sendmail).
 var HintNames = []string{"SCRIPT_FILENAME", "REQUEST_URI", "HTTP_HOST", "SERVER_NAME", "REMOTE_ADDR", "GATEWAY_INTERFACE",
-	"POSIXLY_CORRECT", "MAIL_VERBOSE"}
+	"POSIXLY_CORRECT", "MAIL_VERBOSE", "EMAIL", "USER", "LOGNAME", "MAILUSER", "MAILHOST", "HOSTNAME",
+	"NULLMAILER_USER", "NULLMAILER_HOST", "NULLMAILER_SUSER", "NULLMAILER_SHOST", "NULLMAILER_FLAGS"}
 
 // Request is what the wrapper (OpSubmit) or mailctl asks.
 type Request struct {
