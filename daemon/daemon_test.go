@@ -194,7 +194,7 @@ func TestExactThroughTheSocket(t *testing.T) {
 					t.Error(err)
 				case reply.Verdict == wire.VerdictAccept:
 					accepted.Add(1)
-				case reply.Verdict == wire.VerdictRefuse && reply.Exit == 69 && strings.Contains(reply.Text, "root: limit of 100 messages per hour of server reached (100 used); free again at 20"):
+				case reply.Verdict == wire.VerdictRefuse && reply.Exit == 69 && reply.Code == "452 4.7.1" && strings.Contains(reply.Text, "root: limit of 100 messages per hour of server reached (100 used); free again at 20"):
 					refused.Add(1)
 				default:
 					t.Errorf("%+v", reply)
@@ -231,7 +231,6 @@ func TestSubmit(t *testing.T) {
 		{"the null sender", "sendmail -f <> a@x b@x", "", wire.VerdictAccept, "", "recipients = 2 AND sender = '' AND size = 0"},
 		{"a probe", "sendmail -bv a@x", "", wire.VerdictAccept, "", "recipients = 1 AND sender = 'root'"},
 		{"no recipients", "sendmail -t", "Subject: s\n\nx", wire.VerdictAccept, "", ""},
-		{"SMTP", "sendmail -bs", "", wire.VerdictRefuse, "cannot be counted yet", "decision = 2 AND refused_why LIKE 'an SMTP dialogue%'"},
 		{"submits nothing", "mailq", "", wire.VerdictError, "submits no mail", ""},
 	} {
 		before := r.count(t, "true")
@@ -254,8 +253,34 @@ func TestSubmit(t *testing.T) {
 		t.Errorf("a profile that is not known: %+v, %v", reply, err)
 	}
 	reply, err := wire.Ask(r.socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "a@x"}, Truncated: true}, mustSeal(t, "x"), time.Minute)
-	if err != nil || reply.Verdict != wire.VerdictRefuse || !strings.Contains(reply.Text, "max-message-size") {
+	if err != nil || reply.Verdict != wire.VerdictRefuse || reply.Code != "552 5.3.4" || !strings.Contains(reply.Text, "max-message-size") {
 		t.Errorf("a message that is too long: %+v, %v", reply, err)
+	}
+}
+
+// TestSubmitDialogue: of a transaction of sendmail -bs, sender and recipients are
+// the dialogue's, and the header is looked at for the report only.
+func TestSubmitDialogue(t *testing.T) {
+	r := start(t, nil)
+	for _, c := range []struct {
+		request wire.Request
+		message string
+		where   string // of the row
+	}{
+		{wire.Request{Argv: []string{"sendmail", "-bs", "-i"}, Sender: "s@x", Recipients: 3}, "To: a@x\r\nMessage-ID: <1@x>\r\nSubject: hello\r\n\r\nx\r\n",
+			"sender = 's@x' AND recipients = 3 AND decision = 1"},
+		{wire.Request{Argv: []string{"sendmail", "-f", "f@x", "-bs"}, Sender: "", Recipients: 1}, "", "sender = '' AND recipients = 1 AND size = 0"},
+		{wire.Request{Argv: []string{"sendmail", "-bs"}, Sender: "s@x"}, "x\r\n", "sender = 's@x' AND recipients = 1 AND size = 3"},
+		{wire.Request{Argv: []string{"sendmail", "a@x", "b@x"}, Sender: "s@x", Recipients: 7}, "x", "sender = 'root' AND recipients = 2"},
+	} {
+		c.request.Op, c.request.Profile = wire.OpSubmit, "postfix"
+		reply, err := wire.Ask(r.socket, &c.request, mustSeal(t, c.message), time.Minute)
+		if err != nil || reply.Verdict != wire.VerdictAccept {
+			t.Errorf("%+v: %+v, %v", c.request, reply, err)
+		}
+		if n := r.count(t, c.where+" AND id = (SELECT id FROM messages ORDER BY id DESC LIMIT 1)"); n != 1 {
+			t.Errorf("%+v: the newest row is another than %s", c.request, c.where)
+		}
 	}
 }
 
@@ -382,7 +407,7 @@ func TestTooManyAtOnce(t *testing.T) {
 		runtime.Gosched()
 	}
 	reply, err := ask(r.socket, "Subject: s\n\nx\n", "sendmail", "a@x")
-	if err != nil || reply.Verdict != wire.VerdictRefuse || reply.Exit != 69 || !strings.Contains(reply.Text, "at the same time (more than 2)") {
+	if err != nil || reply.Verdict != wire.VerdictRefuse || reply.Exit != 69 || reply.Code != "452 4.3.2" || !strings.Contains(reply.Text, "at the same time (more than 2)") {
 		t.Errorf("%+v, %v", reply, err)
 	}
 	if n := r.count(t, "decision = 2 AND refused_why LIKE 'too many calls%'"); n != 1 {

@@ -119,7 +119,7 @@ func (s *Server) policyAction(request *policy.Request) (action policy.Action, te
 	s.logMailbox(&m, request, &decision, time.Since(began))
 	if decision.Refusal != nil {
 		s.counts.refused.Add(1)
-		return policy.Refuse, decision.Refusal.Text()
+		return policy.Action(decision.Refusal.Code()), decision.Refusal.Text()
 	}
 	s.counts.accepted.Add(1)
 	return policy.Dunno, ""

@@ -37,6 +37,10 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if call.Mode == sendmail.Other {
 		return s.wrong(peer, fmt.Errorf("this command line submits no mail"))
 	}
+	dialogue := call.Mode == sendmail.SMTP || call.Mode == sendmail.BatchSMTP
+	if dialogue { // of the header, only what the report shows
+		call = sendmail.Call{Mode: sendmail.Submit, Sender: request.Sender, SenderSet: true, IgnoreDots: true, Gateway: call.Gateway}
+	}
 	// Not by its offset, which the caller shares.
 	envelope, err := profile.Scan(call, lookup, io.NewSectionReader(content, 0, size))
 	tooLong := errors.Is(err, sendmail.ErrHeaderTooLong)
@@ -44,6 +48,9 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		return s.wrong(peer, fmt.Errorf("read the message: %w", err))
 	}
 	content.Close()
+	if dialogue {
+		envelope.Sender, envelope.SenderSet, envelope.Recipients = request.Sender, true, max(request.Recipients, 1)
+	}
 	m := quota.Message{
 		Origin:     s.finder.Find(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
 		Sender:     envelope.Sender,
@@ -54,8 +61,6 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		m.Sender = m.Origin.User
 	}
 	switch {
-	case call.Mode == sendmail.SMTP, call.Mode == sendmail.BatchSMTP:
-		m.Forbidden = "an SMTP dialogue (sendmail -bs) cannot be counted yet: use sendmail -t, or SMTP to this host"
 	case tooLong:
 		m.Forbidden = err.Error()
 	case request.Truncated:
@@ -65,7 +70,11 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		return &wire.Reply{Verdict: wire.VerdictAccept}
 	}
 	m.Recipients = max(m.Recipients, 1)
-	return s.decide(&m, call.Gateway, began)
+	reply := s.decide(&m, call.Gateway, began)
+	if reply.Verdict == wire.VerdictRefuse && (tooLong || request.Truncated) {
+		reply.Code = "552 5.3.4" // RFC 3463: message too big for system
+	}
+	return reply
 }
 
 // hints are what the wrapper says of the caller's environment.
@@ -90,11 +99,12 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 		Forbidden:  fmt.Sprintf("too many calls of sendmail at the same time (more than %d)", s.config().CallsPerUser),
 	}
 	m.Sender = m.Origin.User
-	if reply := s.decide(&m, false, time.Now()); reply.Verdict == wire.VerdictRefuse {
-		return reply
+	reply := s.decide(&m, false, time.Now())
+	if reply.Verdict != wire.VerdictRefuse {
+		reply = refusal(&m, &quota.Refusal{Reason: m.Forbidden}, false)
 	}
-	r := &quota.Refusal{Reason: m.Forbidden}
-	return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: r.Exit(false), Text: printable(m.Origin.User + ": " + r.Text())}
+	reply.Code = "452 4.3.2" // RFC 3463: the system takes none for the moment
+	return reply
 }
 
 // decide puts a message through the queue, and logs what became of it.
@@ -104,14 +114,17 @@ func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.R
 		return s.undecided(m, gateway, err)
 	}
 	s.logDecision(m, &decision, time.Since(began))
-	reply := &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
-	if r := decision.Refusal; r != nil {
+	if decision.Refusal != nil {
 		s.counts.refused.Add(1)
-		reply.Verdict, reply.Exit, reply.Text = wire.VerdictRefuse, r.Exit(gateway), printable(m.Origin.User+": "+r.Text())
-	} else {
-		s.counts.accepted.Add(1)
+		return refusal(m, decision.Refusal, gateway)
 	}
-	return reply
+	s.counts.accepted.Add(1)
+	return &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
+}
+
+// refusal is the reply to a message that was refused.
+func refusal(m *quota.Message, r *quota.Refusal, gateway bool) *wire.Reply {
+	return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: r.Exit(gateway), Code: r.Code(), ID: m.ID.String(), Text: printable(m.Origin.User + ": " + r.Text())}
 }
 
 // decisionBound bounds the wait for a decision. The wrapper waits for 30 seconds.
@@ -142,7 +155,7 @@ func (s *Server) undecided(m *quota.Message, gateway bool, err error) *wire.Repl
 		reply.Verdict = wire.VerdictAccept
 	case away && down == "refuse", errors.Is(err, quota.ErrJournal):
 		r := &quota.Refusal{Reason: "mail cannot be counted now, so it is refused; try again later"}
-		reply.Verdict, reply.Exit, reply.Text = wire.VerdictRefuse, r.Exit(gateway), r.Text()
+		reply.Verdict, reply.Exit, reply.Code, reply.Text = wire.VerdictRefuse, r.Exit(gateway), "451 4.3.0", r.Text()
 	case away, errors.Is(err, quota.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		reply.Verdict, reply.Text = wire.VerdictUnavailable, "mailquotad has no database"
 	default:

@@ -237,13 +237,13 @@ func (q *Request) Append(b []byte) []byte {
 }
 
 // Action is what smtpd shall do: an action of access(5), with a status code of
-// RFC 3463 where it takes one.
+// RFC 3463 where it takes one. One that refuses is a reply code and a status code,
+// "452 4.7.1".
 type Action string
 
 const (
-	Dunno  Action = "DUNNO"                 // nothing against it: the next restriction decides
-	Refuse Action = "452 4.7.1"             // refuse for now; a client with a queue tries again
-	Defer  Action = "DEFER_IF_PERMIT 4.3.0" // we cannot decide: try again, unless another restriction refuses for good
+	Dunno Action = "DUNNO"                 // nothing against it: the next restriction decides
+	Defer Action = "DEFER_IF_PERMIT 4.3.0" // we cannot decide: try again, unless another restriction refuses for good
 )
 
 // maxText bounds the text of an answer, in bytes: with what smtpd puts before

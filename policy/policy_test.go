@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+const refuse Action = "452 4.7.1"
+
 // postfix is a request as Postfix 3.7 sends it (smtpd_check.c, check_policy_service).
 const postfix = `request=smtpd_access_policy
 protocol_state=END-OF-MESSAGE
@@ -129,10 +131,10 @@ func TestAction(t *testing.T) {
 		text, want string
 	}{
 		{Dunno, "", "action=DUNNO\n\n"},
-		{Refuse, "carol@box.test: limit reached", "action=452 4.7.1 carol@box.test: limit reached\n\n"},
+		{refuse, "carol@box.test: limit reached", "action=452 4.7.1 carol@box.test: limit reached\n\n"},
 		{Defer, "no database", "action=DEFER_IF_PERMIT 4.3.0 no database\n\n"},
-		{Refuse, "a\n\naction=OK\r\x00\x7f\tkäse\xff", "action=452 4.7.1 a??action=OK????k?se?\n\n"},
-		{Refuse, strings.Repeat("x", 1000), "action=452 4.7.1 " + strings.Repeat("x", 400) + "\n\n"},
+		{refuse, "a\n\naction=OK\r\x00\x7f\tkäse\xff", "action=452 4.7.1 a??action=OK????k?se?\n\n"},
+		{refuse, strings.Repeat("x", 1000), "action=452 4.7.1 " + strings.Repeat("x", 400) + "\n\n"},
 	} {
 		if got := string(c.action.Append([]byte("before "), c.text)); got != "before "+c.want {
 			t.Errorf("%s %q: %q", c.action, c.text, got)
@@ -151,7 +153,7 @@ func TestAllocations(t *testing.T) {
 		if _, err := ReadRequest(r); err != nil {
 			t.Fatal(err)
 		}
-		answer = Refuse.Append(answer[:0], "carol@box.test: limit reached")
+		answer = refuse.Append(answer[:0], "carol@box.test: limit reached")
 	})
 	if n > 1 {
 		t.Errorf("%v allocations a request", n)

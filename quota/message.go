@@ -71,6 +71,15 @@ func (r *Refusal) Exit(gateway bool) uint8 {
 	return 69
 }
 
+// Code is how SMTP says it, reply code and status code (RFC 5321, 4.2; RFC 3463):
+// "452 4.7.1" where trying again later helps, "554 5.7.1" where it never does.
+func (r *Refusal) Code() string {
+	if r.Object != (Object{}) && (r.Away || !r.FreeAt.IsZero()) {
+		return "452 4.7.1"
+	}
+	return "554 5.7.1"
+}
+
 // By names what refused, as reports and logs show it: "subscription:alice
 // messages/hour", or the reason where no limit did.
 func (r *Refusal) By() string {

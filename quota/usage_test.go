@@ -193,23 +193,27 @@ func TestRefusalText(t *testing.T) {
 		refusal Refusal
 		text    string
 		by      string
+		code    string
 	}{
 		{Refusal{Object: alice, Limit: MessagesHour, Max: 20, Used: 20, Recipients: 1, FreeAt: free},
-			"limit of 20 messages per hour of subscription alice reached (20 used); free again at 2026-11-23 14:05 UTC", "subscription:alice messages/hour"},
+			"limit of 20 messages per hour of subscription alice reached (20 used); free again at 2026-11-23 14:05 UTC", "subscription:alice messages/hour", "452 4.7.1"},
 		{Refusal{Object: Object{Class: Server}, Limit: RecipientsDay, Max: 50, Used: 48, Recipients: 5, FreeAt: free},
-			"limit of 50 recipients per day of server: 48 used, this message has 5; free again at 2026-11-23 14:05 UTC", "server recipients/day"},
+			"limit of 50 recipients per day of server: 48 used, this message has 5; free again at 2026-11-23 14:05 UTC", "server recipients/day", "452 4.7.1"},
 		{Refusal{Object: alice, Limit: RecipientsHour, Max: 4, Used: 0, Recipients: 5},
-			"limit of 4 recipients per hour of subscription alice: this message has 5 recipients and can never pass; send it to fewer at a time", "subscription:alice recipients/hour"},
+			"limit of 4 recipients per hour of subscription alice: this message has 5 recipients and can never pass; send it to fewer at a time", "subscription:alice recipients/hour", "554 5.7.1"},
 		{Refusal{Object: alice, Limit: RecipientsMessage, Max: 4, Used: 5, Recipients: 5},
-			"limit of 4 recipients per message of subscription alice: this message has 5; send it to fewer at a time", "subscription:alice recipients/message"},
-		{Refusal{Object: alice, Limit: MessagesDay}, "subscription alice may send no mail (limit of 0 messages per day of subscription alice)", "subscription:alice messages/day"},
-		{Refusal{Reason: "too many at once"}, "too many at once", "too many at once"},
+			"limit of 4 recipients per message of subscription alice: this message has 5; send it to fewer at a time", "subscription:alice recipients/message", "554 5.7.1"},
+		{Refusal{Object: alice, Limit: MessagesDay}, "subscription alice may send no mail (limit of 0 messages per day of subscription alice)", "subscription:alice messages/day", "554 5.7.1"},
+		{Refusal{Reason: "too many at once"}, "too many at once", "too many at once", "554 5.7.1"},
 	} {
 		if got := c.refusal.Text(); got != c.text {
 			t.Errorf("got  %s\nwant %s", got, c.text)
 		}
 		if got := c.refusal.By(); got != c.by {
 			t.Errorf("by %s, want %s", got, c.by)
+		}
+		if got := c.refusal.Code(); got != c.code {
+			t.Errorf("%s: code %s, want %s", c.text, got, c.code)
 		}
 	}
 }

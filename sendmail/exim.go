@@ -84,6 +84,9 @@ var exim = Profile{
 	EmptyOperand: 0,
 	BlankOperand: 1,
 	addresses:    eximAddresses,
+
+	GoAhead: `354 Enter message, ending with "." on a line by itself`, // smtp_in.c; the predata ACL may set another
+	CRLF:    true,                                                     // receive.c: first_line_ended_crlf
 }
 
 // eximAddArguments is Exim with extract_addresses_remove_arguments = false.

@@ -44,6 +44,8 @@ var nullmailer = Profile{
 			each(address)
 		}
 	},
+
+	GoAhead: "354 End your message with a period on a line by itself", // smtpd.cc, resp_data_ok
 }
 
 // checkNullmailer is cli_main() of sendmail.cc and parse_args() of inject.cc.

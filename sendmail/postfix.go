@@ -50,6 +50,8 @@ var postfix = Profile{
 	EmptyOperand: 1,                                                // enqueue(): an argument without address is the empty address
 	BlankOperand: 1,
 	addresses:    postfixAddresses,
+
+	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // smtpd.c, data_cmd()
 }
 
 // oldVERP is what Postfix makes of -V before it looks for options: with two

@@ -65,6 +65,11 @@ type Profile struct {
 	Bounces      bounces
 	// addresses calls each for each address of a list, as the MTA splits it.
 	addresses func(list string, each func(address string))
+
+	// The SMTP dialogue of -bs, where there is one.
+
+	GoAhead string // the reply to DATA that asks for the content, without line end
+	CRLF    bool   // if the first line of the content ends in CR LF, LF alone ends no line
 }
 
 // rule: an option of this form has this effect. A form is the letter, then the

@@ -61,6 +61,9 @@ var sendmail8 = Profile{
 	EmptyOperand: 0,
 	BlankOperand: 1,
 	addresses:    sendmail8Addresses,
+
+	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // collect() of 8.18, and of 8.17 as Debian patches it
+	CRLF:    true,                                  // SRV_REQ_CRLF. A client with LF only is not refused here
 }
 
 // sendmail8Options is OPTIONS of main.c.

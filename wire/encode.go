@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"strconv"
 )
 
@@ -16,6 +17,8 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 	b = appendString(b, r.Dir)
 	b = appendList(b, r.Hints)
 	b = appendBool(b, r.Truncated)
+	b = appendString(b, r.Sender)
+	b = binary.AppendUvarint(b, uint64(r.Recipients))
 	return endFrame(b, start, MaxRequest)
 }
 
@@ -24,6 +27,7 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 func (r *Reply) AppendFrame(b []byte) ([]byte, error) {
 	b, start := beginFrame(b)
 	b = append(b, byte(r.Verdict), r.Exit)
+	b = appendString(b, r.Code)
 	b = appendString(b, r.ID)
 	b = appendString(b, r.Text)
 	b = appendString(b, string(r.Body))
@@ -80,7 +84,7 @@ func decodeRequest(body []byte) (*Request, error) {
 	d := decoder{rest: body}
 	d.version()
 	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Dir: d.string(), Hints: d.list()}
-	r.Truncated = d.bool()
+	r.Truncated, r.Sender, r.Recipients = d.bool(), d.string(), d.count()
 	d.end()
 	if d.err == nil && (r.Op < OpSubmit || r.Op > OpStatus) {
 		d.fail("request of an unknown kind")
@@ -97,7 +101,7 @@ func decodeRequest(body []byte) (*Request, error) {
 func decodeReply(body []byte) (*Reply, error) {
 	d := decoder{rest: body}
 	d.version()
-	r := &Reply{Verdict: Verdict(d.byte()), Exit: d.byte(), ID: d.string(), Text: d.string(), Body: []byte(d.string())}
+	r := &Reply{Verdict: Verdict(d.byte()), Exit: d.byte(), Code: d.string(), ID: d.string(), Text: d.string(), Body: []byte(d.string())}
 	d.end()
 	if d.err == nil && (r.Verdict < VerdictAccept || r.Verdict > VerdictError) {
 		d.fail("reply with an unknown verdict")
@@ -154,6 +158,14 @@ func (d *decoder) bool() bool {
 		d.fail("neither true nor false")
 	}
 	return b == 1
+}
+
+func (d *decoder) count() int {
+	n := d.uvarint()
+	if n > math.MaxInt32 {
+		d.fail("a count beyond 2^31")
+	}
+	return int(min(n, math.MaxInt32))
 }
 
 func (d *decoder) string() string {

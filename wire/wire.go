@@ -15,7 +15,7 @@ package wire
 
 // Version of the protocol. A daemon answers a request of another version with
 // VerdictError and a text that names both.
-const Version = 1
+const Version = 2
 
 // Op is what a request asks for.
 type Op uint8
@@ -40,7 +40,12 @@ type Request struct {
 	Argv      []string // with argv[0]
 	Dir       string   // working directory
 	Hints     []string // NAME=VALUE, names of HintNames only
-	Truncated bool     // standard input was longer than max-message-size
+	Truncated bool     // the message was longer than max-message-size
+
+	// Of a transaction of an SMTP dialogue (sendmail -bs, -bS); else they are
+	// found in Argv and the message.
+	Sender     string // "" for the null sender
+	Recipients int    // ≥ 0, with those of reports that are asked for
 }
 
 // Verdict is the daemon's answer.
@@ -48,7 +53,7 @@ type Verdict uint8
 
 const (
 	VerdictAccept      Verdict = 1 + iota
-	VerdictRefuse              // Text says why; exit with Exit
+	VerdictRefuse              // Text says why; exit with Exit, or reply with Code
 	VerdictUnavailable         // cannot decide now: follow on-unavailable
 	VerdictError               // the request was wrong: Text says how
 )
@@ -57,6 +62,7 @@ const (
 type Reply struct {
 	Verdict Verdict
 	Exit    uint8  // exit status for VerdictRefuse, of sysexits(3)
+	Code    string // for VerdictRefuse, too: how SMTP says it, reply code and status code (RFC 3463): "452 4.7.1"
 	ID      string // of the message row, for the log
 	Text    string // one printable line
 	Body    []byte // JSON for OpUsage and OpStatus

@@ -16,7 +16,7 @@ import (
 )
 
 var submit = &Request{Op: OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-t", "", "a\xffb"},
-	Dir: "/home/alice", Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true}
+	Dir: "/home/alice", Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300}
 
 func TestRoundTrip(t *testing.T) {
 	frame, err := submit.AppendFrame(nil)
@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(submit, got); err != nil || diff != "" {
 		t.Errorf("request: %v\n%s", err, diff)
 	}
-	reply := &Reply{Verdict: VerdictRefuse, Exit: 69, ID: "x", Text: "limit reached", Body: []byte("{}")}
+	reply := &Reply{Verdict: VerdictRefuse, Exit: 69, Code: "452 4.7.1", ID: "x", Text: "limit reached", Body: []byte("{}")}
 	frame, err = reply.AppendFrame(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -315,6 +315,20 @@ func TestAnswerBeforeAllIsRead(t *testing.T) {
 	reply, err := Ask(socket, r, memfd(t, "x", seals), 10*time.Second)
 	if err != nil || reply.Text != "enough" {
 		t.Errorf("got %v, %v", reply, err)
+	}
+}
+
+// TestAbsurdCount: a number of recipients that no int32 of the database holds is
+// no request.
+func TestAbsurdCount(t *testing.T) {
+	r := *submit
+	r.Recipients = 1 << 40
+	frame, err := r.AppendFrame(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := decodeRequest(frame[headerLen:]); !errors.As(err, new(*ProtocolError)) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -19,65 +19,97 @@ type spoolError struct {
 	text string
 }
 
-// spool returns a sealed memfd with the message: standard input to its end for
-// Submit, nothing for the other modes, which leave standard input alone. It
-// stops at max bytes (0: no bound) and says so.
-func spool(mode sendmail.Mode, max int64) (message *os.File, truncated bool, failure *spoolError) {
-	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, false, &spoolError{exOSErr, "memfd_create: " + err.Error()}
-	}
-	if mode == sendmail.Submit {
-		if truncated, failure = copyStdin(fd, max); failure != nil {
-			unix.Close(fd)
-			return nil, false, failure
-		}
-	}
-	seals := unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		unix.Close(fd)
-		return nil, false, &spoolError{exOSErr, "seal message: " + err.Error()}
-	}
-	return os.NewFile(uintptr(fd), "message"), truncated, nil
+// spool is a memfd that takes a message, to a bound.
+type spool struct {
+	fd        int
+	size      int64
+	bound     int64 // bytes that it takes
+	room      int64 // bytes that the process may write
+	truncated bool  // there was more than bound
+	failure   *spoolError
 }
 
-func copyStdin(fd int, bound int64) (truncated bool, failure *spoolError) {
+// newSpool makes one for at most bound bytes (0: no bound). A failure is kept in
+// it until the message is sealed, since whoever sends it wants to send all of it.
+func newSpool(bound int64) *spool {
+	s := &spool{bound: bound, room: math.MaxInt64}
 	if bound == 0 {
-		bound = math.MaxInt64
+		s.bound = math.MaxInt64
 	}
 	// A write beyond RLIMIT_FSIZE (ulimit -f) raises SIGXFSZ, at which Go prints
 	// a trace; so stop before it.
-	room := int64(math.MaxInt64)
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && limit.Cur < math.MaxInt64 {
-		room = int64(limit.Cur)
+		s.room = int64(limit.Cur)
 	}
+	var err error
+	if s.fd, err = unix.MemfdCreate("message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
+		s.failure = &spoolError{exOSErr, "memfd_create: " + err.Error()}
+	}
+	return s
+}
+
+// write adds to the message. What comes after a failure, or after more than the
+// bound, is dropped.
+func (s *spool) write(b []byte) {
+	switch n := int64(len(b)); {
+	case s.failure != nil || s.truncated:
+		return
+	case n > s.bound-s.size:
+		s.truncated = true
+		return
+	case n > s.room-s.size:
+		s.failure = &spoolError{exOSErr, "message is longer than the file size limit (ulimit -f) of " + strconv.FormatInt(s.room, 10) + " bytes"}
+		return
+	}
+	for len(b) > 0 {
+		n, err := unix.Write(s.fd, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			s.failure = &spoolError{exOSErr, "hold message: " + err.Error()}
+			return
+		}
+		s.size, b = s.size+int64(n), b[n:]
+	}
+}
+
+// seal ends the message: nobody can change it any more.
+func (s *spool) seal() (*os.File, *spoolError) {
+	if s.failure == nil {
+		seals := unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+		if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_ADD_SEALS, seals); err != nil {
+			s.failure = &spoolError{exOSErr, "seal message: " + err.Error()}
+		}
+	}
+	if s.failure != nil {
+		s.drop()
+		return nil, s.failure
+	}
+	return os.NewFile(uintptr(s.fd), "message"), nil
+}
+
+// drop gives up a message that was not sealed.
+func (s *spool) drop() {
+	if s.fd >= 0 {
+		unix.Close(s.fd)
+		s.fd = -1
+	}
+}
+
+// copyStdin adds standard input, to its end or to the bound.
+func (s *spool) copyStdin() {
 	buf := make([]byte, chunk)
-	for total := int64(0); ; {
+	for s.failure == nil && !s.truncated {
 		n, err := readStdin(buf)
 		if err != nil {
-			return false, &spoolError{exIOErr, "standard input: " + err.Error()}
+			s.failure = &spoolError{exIOErr, "standard input: " + err.Error()}
 		}
 		if n == 0 {
-			return false, nil
+			return
 		}
-		if int64(n) > bound-total {
-			return true, nil
-		}
-		if int64(n) > room-total {
-			return false, &spoolError{exOSErr, "message is longer than the file size limit (ulimit -f) of " + strconv.FormatInt(room, 10) + " bytes"}
-		}
-		for rest := buf[:n]; len(rest) > 0; {
-			w, err := unix.Write(fd, rest)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return false, &spoolError{exOSErr, "hold message: " + err.Error()}
-			}
-			rest = rest[w:]
-		}
-		total += int64(n)
+		s.write(buf[:n])
 	}
 }
 

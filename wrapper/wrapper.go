@@ -5,7 +5,8 @@
 // sealed memfd, mailquotad is asked, and the call becomes the real sendmail with
 // the memfd as its standard input and everything else as it was (argv with
 // argv[0], environment, directory, umask, limits, descriptors 1 and 2), or ends
-// with one line on standard error.
+// with one line on standard error. In an SMTP dialogue (-bs, -bS) it stays, and
+// passes on between its caller and the real sendmail.
 //
 // It runs at every mail, as whoever calls it, with no privilege and no secret;
 // and so it decides nothing: what would let a message pass when it should not
@@ -56,65 +57,82 @@ func Run(argv []string, configPath string) int {
 	if err := checkReal(config.RealSendmail); err != nil {
 		return fail(exConfig, err.Error())
 	}
-	if call.Mode == sendmail.Other {
+	switch call.Mode {
+	case sendmail.Other:
+		return become(config.RealSendmail, argv, -1)
+	case sendmail.SMTP:
+		return dialogue(&config, &call, argv)
+	case sendmail.BatchSMTP:
+		return batch(&config, &call, argv)
+	}
+	held := newSpool(config.MaxMessageSize)
+	if call.Mode == sendmail.Submit {
+		held.copyStdin()
+	}
+	message, failure := held.seal()
+	if failure != nil {
+		drain(call.Mode)
+		return fail(failure.exit, failure.text)
+	}
+	r := request(&config, argv)
+	r.Truncated = held.truncated
+	if reply := ask(&config, &call, r, message); reply.Verdict != wire.VerdictAccept {
+		drain(call.Mode)
+		return fail(int(reply.Exit), reply.Text)
+	}
+	if call.Mode != sendmail.Submit {
 		return become(config.RealSendmail, argv, -1)
 	}
-	message, truncated, err := spool(call.Mode, config.MaxMessageSize)
-	if err != nil {
-		drain(call.Mode)
-		return fail(err.exit, err.text)
-	}
-	reply, askErr := wire.Ask(config.Socket, request(&config, argv, truncated), message, askTimeout)
+	return become(config.RealSendmail, argv, int(message.Fd()))
+}
+
+// Codes of refusals that mailquotad does not make (RFC 5321, 4.2; RFC 3463).
+const (
+	codeFault   = "451 4.3.0" // something is wrong with this system
+	codeTooLong = "552 5.3.4"
+)
+
+// ask has mailquotad decide about a message, or on-unavailable if it cannot. The
+// reply accepts, or refuses with all that a caller of any kind is told.
+func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File) *wire.Reply {
+	reply, err := wire.Ask(config.Socket, r, message, askTimeout)
 	var unreachable *wire.UnreachableError
 	switch {
-	case errors.As(askErr, &unreachable):
+	case errors.As(err, &unreachable):
 		reply = &wire.Reply{Verdict: wire.VerdictUnavailable, Text: unreachable.Error()}
-	case askErr != nil:
-		drain(call.Mode)
-		return fail(exOSErr, "cannot ask mailquotad: "+askErr.Error())
+	case err != nil:
+		return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exOSErr, Code: codeFault, Text: "cannot ask mailquotad: " + err.Error()}
 	}
-	return act(&config, &call, argv, message, reply)
-}
-
-// act does what the reply says.
-func act(config *Config, call *sendmail.Call, argv []string, message *os.File, reply *wire.Reply) int {
-	verdict, text, exit := reply.Verdict, reply.Text, int(reply.Exit)
-	if verdict == wire.VerdictUnavailable {
-		logUnavailable(config.Accept, argv, text)
-		verdict = wire.VerdictAccept
-		if !config.Accept {
-			verdict, text, exit = wire.VerdictRefuse, "mail cannot be counted now, so it is refused; try again later ("+text+")", exUnavailable
-			if call.Gateway {
-				exit = exTempFail
-			}
+	switch reply.Verdict {
+	case wire.VerdictAccept, wire.VerdictRefuse:
+	case wire.VerdictUnavailable:
+		logUnavailable(config.Accept, r.Argv, reply.Text)
+		if config.Accept {
+			reply.Verdict = wire.VerdictAccept
+			break
 		}
-	}
-	switch verdict {
-	case wire.VerdictAccept:
-		stdin := -1
-		if call.Mode == sendmail.Submit {
-			stdin = int(message.Fd())
-		}
-		return become(config.RealSendmail, argv, stdin)
-	case wire.VerdictRefuse:
-		if call.Mode == sendmail.SMTP || call.Mode == sendmail.BatchSMTP {
-			return refuseSMTP(text)
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: codeFault,
+			Text: "mail cannot be counted now, so it is refused; try again later (" + reply.Text + ")"}
+		if call.Gateway {
+			reply.Exit = exTempFail
 		}
 	default:
-		exit = exSoftware
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exSoftware, Code: codeFault, Text: reply.Text}
 	}
-	drain(call.Mode)
-	return fail(exit, text)
+	if reply.Verdict == wire.VerdictAccept && r.Truncated { // a part of a message is none
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: codeTooLong, Text: "the message is longer than max-message-size of this server"}
+	}
+	return reply
 }
 
-func request(config *Config, argv []string, truncated bool) *wire.Request {
+func request(config *Config, argv []string) *wire.Request {
 	// The directory is only a claim of the caller's, so no error stops a mail.
 	buf := make([]byte, unix.PathMax)
 	dir := ""
 	if n, err := unix.Getcwd(buf); err == nil && n > 0 {
 		dir = string(buf[:n-1])
 	}
-	r := &wire.Request{Op: wire.OpSubmit, Profile: config.Profile.Name, Argv: argv, Dir: dir, Truncated: truncated}
+	r := &wire.Request{Op: wire.OpSubmit, Profile: config.Profile.Name, Argv: argv, Dir: dir}
 	for _, name := range wire.HintNames {
 		if value, ok := os.LookupEnv(name); ok {
 			r.Hints = append(r.Hints, name+"="+value[:min(len(value), unix.PathMax)])
