@@ -3,8 +3,10 @@
 export CGO_ENABLED = 0
 # One version everywhere: of the tag, or of the commit. Its date makes two builds of one commit alike.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
-PROGRAMS = sendmail-wrapper mailquotad mailctl
+BUILD = go build -trimpath -buildvcs=false -o bin/
+LDFLAGS = -s -w -buildid= -X main.version=$(VERSION)
+# What the wrapper does before Go's runtime starts, on machines for which it is written: wrapper/inherited.go says why.
+ENTRY = $(if $(wildcard wrapper/entry_$(shell go env GOARCH).s),-E sendmail_wrapper_entry)
 
 DESTDIR    ?=
 PREFIX     ?= /usr
@@ -13,12 +15,12 @@ SERVER     ?= demo
 
 .PHONY: help
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## the three programs, static and reproducible, into bin/
-	@mkdir -p bin
-	@for p in $(PROGRAMS); do go build $(GOFLAGS_BUILD) -o bin/$$p ./cmd/$$p || exit; done
+	@$(BUILD) -ldflags "$(LDFLAGS)" ./cmd/mailquotad ./cmd/mailctl
+	@$(BUILD) -ldflags "$(LDFLAGS) $(ENTRY)" ./cmd/sendmail-wrapper
 
 .PHONY: deps
 deps: ## what the tests need on this machine (apt-get, once)

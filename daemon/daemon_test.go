@@ -258,6 +258,31 @@ func TestSubmit(t *testing.T) {
 	}
 }
 
+// TestSubmitLineBreaks: what an MTA would read as commands is refused and recorded.
+func TestSubmitLineBreaks(t *testing.T) {
+	r := start(t, nil)
+	for i, request := range []wire.Request{
+		{Profile: "dma", Argv: []string{"sendmail", "a@x>\nRCPT TO:<b@x"}},
+		{Profile: "msmtp", Argv: []string{"sendmail", "-fs@x>\nRCPT TO:<b@x", "a@x"}},
+		{Profile: "msmtp", Argv: []string{"sendmail", "-t"}, Hints: []string{"USER=u>\nRCPT TO:<b@x"}}, // to nobody else
+		{Profile: "opensmtpd", Argv: []string{"sendmail", "-F", "x\n.\n", "a@x"}},
+		{Profile: "nullmailer", Argv: []string{"sendmail", "a@x"}, Hints: []string{"MAILHOST=h\nb@x"}},
+	} {
+		request.Op = wire.OpSubmit
+		reply, err := wire.Ask(r.socket, &request, mustSeal(t, "Subject: s\n\n"), time.Minute)
+		if err != nil || reply.Verdict != wire.VerdictRefuse || reply.Exit != 69 || !strings.Contains(reply.Text, "line break") {
+			t.Errorf("%+v: %+v, %v", request, reply, err)
+		}
+		if n := r.count(t, "decision = 2 AND refused_why LIKE '%a line break%'"); n != i+1 {
+			t.Errorf("%+v: %d rows", request, n)
+		}
+	}
+	accepted := wire.Request{Op: wire.OpSubmit, Profile: "nullmailer", Argv: []string{"sendmail", "-bs"}, Hints: []string{"MAILHOST=h\n"}, Recipients: 1}
+	if reply, err := wire.Ask(r.socket, &accepted, mustSeal(t, ""), time.Minute); err != nil || reply.Verdict != wire.VerdictAccept {
+		t.Errorf("the sender of a dialogue is not of the environment: %+v, %v", reply, err)
+	}
+}
+
 // TestSubmitDialogue: of a transaction of sendmail -bs, sender and recipients are
 // the dialogue's, and the header is looked at for the report only.
 func TestSubmitDialogue(t *testing.T) {
@@ -695,7 +720,7 @@ func TestSocketActivation(t *testing.T) {
 func TestPrintable(t *testing.T) {
 	for _, c := range []struct{ in, out string }{
 		{"plain", "plain"}, {"a\nb\x1b[31m\x00", "a\uFFFDb\uFFFD[31m\uFFFD"}, {"\xff", "\uFFFD"}, {"käse", "käse"},
-		{strings.Repeat("ä", 300), strings.Repeat("ä", 250) + " …"},
+		{strings.Repeat("ä", 300), strings.Repeat("ä", 240) + " …"},
 	} {
 		if got := printable(c.in); got != c.out {
 			t.Errorf("%q: %q, want %q", c.in, got, c.out)

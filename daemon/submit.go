@@ -50,6 +50,7 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	content.Close()
 	if dialogue {
 		envelope.Sender, envelope.SenderSet, envelope.Recipients = request.Sender, true, max(request.Recipients, 1)
+		envelope.LineBreaks = false // in the environment, which is not looked at
 	}
 	m := quota.Message{
 		Origin:     s.finder.Find(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
@@ -65,6 +66,8 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		m.Forbidden = err.Error()
 	case request.Truncated:
 		m.Forbidden = "the message is longer than max-message-size of this server"
+	case envelope.LineBreaks:
+		m.Forbidden = "an argument or a variable has a line break, behind which " + profile.Name + " would read recipients or commands"
 	case m.Recipients == 0:
 		s.log().Info().Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Msg("no recipients: left to the mail server to refuse")
 		return &wire.Reply{Verdict: wire.VerdictAccept}
@@ -277,7 +280,7 @@ func (s *Server) body(v any) *wire.Reply {
 }
 
 // maxText bounds the line that a caller gets, in bytes.
-const maxText = 500
+const maxText = 480
 
 // printable makes one line of a text with a stranger's bytes in it.
 func printable(text string) string {

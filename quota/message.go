@@ -57,7 +57,8 @@ type Refusal struct {
 	FreeAt     time.Time // when the same message would pass, if nothing else is sent; zero: never
 	Away       bool      // refused by Grant, while the database is away
 	Grant      int64     // what this host grants of the limit meanwhile
-	Reason     string    // Message.Forbidden
+	Reason     string    // Message.Forbidden, or what the row of an earlier attempt says
+	Later      bool      // a limit refused it, as that row says, and FreeAt is not known
 }
 
 // Exit is the exit status of sendmail for a refused message, of sysexits(3): 69
@@ -74,7 +75,7 @@ func (r *Refusal) Exit(gateway bool) uint8 {
 // Code is how SMTP says it, reply code and status code (RFC 5321, 4.2; RFC 3463):
 // "452 4.7.1" where trying again later helps, "554 5.7.1" where it never does.
 func (r *Refusal) Code() string {
-	if r.Object != (Object{}) && (r.Away || !r.FreeAt.IsZero()) {
+	if r.Later || r.Object != (Object{}) && (r.Away || !r.FreeAt.IsZero()) {
 		return "452 4.7.1"
 	}
 	return "554 5.7.1"

@@ -448,6 +448,9 @@ func (l *ledger) decide(b *batch, routes []*route) []Decision {
 			continue
 		case isBooked:
 			*d = booked
+			if d.Refusal != nil {
+				d.Refusal.Later = m.Forbidden == "" // all that the row has is the text
+			}
 		case b.decided != nil && b.decided[i] != nil:
 			*d = l.book(r, m, b.decided[i])
 		default:

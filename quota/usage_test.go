@@ -204,6 +204,7 @@ func TestRefusalText(t *testing.T) {
 		{Refusal{Object: alice, Limit: RecipientsMessage, Max: 4, Used: 5, Recipients: 5},
 			"limit of 4 recipients per message of subscription alice: this message has 5; send it to fewer at a time", "subscription:alice recipients/message", "554 5.7.1"},
 		{Refusal{Object: alice, Limit: MessagesDay}, "subscription alice may send no mail (limit of 0 messages per day of subscription alice)", "subscription:alice messages/day", "554 5.7.1"},
+		{Refusal{Reason: "limit reached", Later: true}, "limit reached", "limit reached", "452 4.7.1"},
 		{Refusal{Reason: "too many at once"}, "too many at once", "too many at once", "554 5.7.1"},
 	} {
 		if got := c.refusal.Text(); got != c.text {

@@ -38,12 +38,6 @@ func tokens(list string, emit func(kind byte, text string)) {
 	}
 }
 
-// cSpace is white space as isspace(3) has it.
-const cSpace = " \t\r\n\v\f"
-
-// isSpace is white space of RFC 5322, 2.2.2, with line breaks.
-func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
-
 // quotedEnd finds the first byte from i that ends a token and has no backslash
 // before it; the end of the list, if there is none.
 func quotedEnd(list string, i int, ends func(byte) bool) int {
@@ -164,7 +158,7 @@ func simpleAddress(entry string) string {
 		entry = inner[open+1:]
 	}
 	for i := range len(entry) {
-		if c := entry[i]; !isDigit(c) && !isAlpha(entry[i:i+1]) && strings.IndexByte("@.-_+=", c) < 0 {
+		if c := entry[i]; !isAlnum(c) && strings.IndexByte("@.-_+=", c) < 0 {
 			return ""
 		}
 	}

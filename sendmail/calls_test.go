@@ -8,7 +8,7 @@ import (
 
 // TestCalls: calls that testdata does not hold, each with what the servers do by
 // their sources. A want is "profile:recipients", "-" for a call that submits
-// nothing, and the sender behind another colon where it is not the login name.
+// nothing, "!" for one that is not to be passed on, and the sender behind another colon where it is not the login name.
 func TestCalls(t *testing.T) {
 	const s = "Subject: s\n\nbody\n"
 	for _, c := range []struct {
@@ -84,6 +84,10 @@ func TestCalls(t *testing.T) {
 
 		// What makes a line a field.
 		{"NUL in a name", []string{"sendmail", "-t"}, "T\x00o: a@x\nCc: b@x\n\n", "postfix:0 exim:1 sendmail:2"},
+		{"NUL in a list, a bracket behind it", []string{"sendmail", "-t"}, "Bcc: a@x b@x c@x\x00 x <d@x>\n\n", "postfix:9 sendmail:1"},
+		{"NUL in a list, a group behind it", []string{"sendmail", "-t"}, "Bcc: a@x, b@x, c@x\x00: d@x;\n\n", "postfix:10"},
+		{"Resent-Bcc only", []string{"sendmail", "-t"}, "To: a@x\nResent-Bcc: b@x, c@x\n\n", "postfix:2 exim:2 sendmail:2"},
+		{"words, after a bracket", []string{"sendmail", "A <a@x>", "b@x", "a@x b@x"}, "\n", "sendmail:3"},
 		{"bytes over 127 in a name", []string{"sendmail", "-t"}, "T\xf6: a@x\nTo: b@x, c@x\n\n", "postfix:0 exim:2 sendmail:0"},
 		{"folded before the colon", []string{"sendmail", "-t"}, "To\n : a@x, b@x\n\n", "postfix:0 exim:2 sendmail:0"},
 		{"CR before the colon", []string{"sendmail", "-t"}, "To\r: a@x, b@x\n\n", "postfix:0 exim:2 sendmail:2"},
@@ -93,6 +97,7 @@ func TestCalls(t *testing.T) {
 		{"LF before an empty line", []string{"sendmail", "-t"}, "X: y\r\nTo: a@x,\n\r\nCc: b@x\r\n\r\n", "postfix:1 exim:2 sendmail:1"},
 		{"CR LF among LF", []string{"sendmail", "-t"}, "X: y\nTo: a@x,\r\n b@x\r\n\r\nCc: c@x\n", "postfix:2 exim:2 sendmail:2"},
 		{"CR alone", []string{"sendmail", "-t"}, "To: a@x,\rb@x\n\n", "postfix:2 exim:2 sendmail:2"},
+		{"DEL in a name", []string{"sendmail", "-t"}, "X\x7f: y\nTo: a@x, b@x\n\n", "postfix:0 exim:1 sendmail:2"},
 		{"dash dash", []string{"sendmail", "-t"}, "--x: y\nTo: a@x, b@x\n\n", "postfix:2 exim:2 sendmail:0"},
 
 		// OpenSMTPD, msmtp, nullmailer, dma: the command line.
@@ -113,7 +118,6 @@ func TestCalls(t *testing.T) {
 		{"send-mail", []string{"/usr/sbin/send-mail", "a@x"}, s, "opensmtpd:1 msmtp:1 nullmailer:1 dma:1"},
 		{"sender with a name", []string{"sendmail", "-f", "Joe <s@x>", "a@x"}, s, "opensmtpd:-"},
 		{"sender with one bracket", []string{"sendmail", "-f", "<s@x", "-f", "<t@x>", "a@x"}, s, "opensmtpd:1:t@x"},
-		{"sender that ends a line", []string{"sendmail", "-f", "s@x\n", "a@x"}, s, "dma:-"},
 		{"-Ap", []string{"sendmail", "-A", "p"}, "", "dma:-"},
 		{"-q before a dash", []string{"sendmail", "-q", "-t"}, "To: a@x\n\n", "nullmailer:1 dma:-"},
 		{"-h with a word", []string{"sendmail", "-help", "a@x"}, s, "nullmailer:1 dma:1 msmtp:1"},
@@ -127,10 +131,18 @@ func TestCalls(t *testing.T) {
 		{"nobody but in the header", []string{"sendmail"}, "To: a@x\n\n", "opensmtpd:0 msmtp:0 nullmailer:1 dma:0"},
 
 		// … line breaks.
-		{"a line break in a recipient", []string{"sendmail", "a@x>\r\nRCPT TO:<b@x"}, s, "opensmtpd:4 msmtp:1 nullmailer:- dma:4"},
-		{"a quoted line break", []string{"sendmail", "\"a@x\nb@x\nc\"@x"}, s, "nullmailer:3"},
-		{"a line break in the name", []string{"sendmail", "-F", "x\n.\n", "a@x"}, s, "opensmtpd:4 msmtp:4 nullmailer:1 dma:1"},
-		{"line breaks in the sender", []string{"sendmail", "-f", "s@h\na@x\nb@x", "c@x"}, s, "nullmailer:3:s@h"},
+		{"a line break in a recipient", []string{"sendmail", "a@x>\r\nRCPT TO:<b@x"}, s, "opensmtpd:! msmtp:1 nullmailer:- dma:!"},
+		{"a transaction in a recipient", []string{"sendmail", "a@x>" + strings.Repeat("\nRCPT TO:<b@x>", 50) + "\nDATA"}, s, "opensmtpd:! msmtp:1 dma:!"},
+		{"a quoted line break", []string{"sendmail", "\"a@x\nb@x\nc\"@x"}, s, "opensmtpd:! nullmailer:3 dma:!"},
+		{"a line break in the name", []string{"sendmail", "-F", "x\n.\n", "a@x"}, s, "postfix:1 exim:1 sendmail:1 opensmtpd:! msmtp:! nullmailer:1 dma:1"},
+		{"line breaks in the sender", []string{"sendmail", "-f", "s@h\na@x\nb@x", "c@x"}, s, "opensmtpd:! msmtp:! nullmailer:! dma:!"},
+		{"sender that ends a line", []string{"sendmail", "-rs@x\n", "a@x"}, s, "opensmtpd:! nullmailer:! dma:!"},
+		{"sender for inject that ends a line", []string{"sendmail", "--", "-f\"s\nt\"@x", "a@x"}, s, "nullmailer:-"},
+		{"a line break in -N", []string{"sendmail", "-N", "never\nRCPT TO:<b@x>", "a@x"}, s, "opensmtpd:! msmtp:! nullmailer:1 dma:1"},
+		{"a line break in -R", []string{"sendmail", "-Rfull\nRCPT TO:<b@x>", "a@x"}, s, "opensmtpd:! msmtp:- nullmailer:1 dma:1"},
+		{"a line break in -V", []string{"sendmail", "-V", "id\nRCPT TO:<b@x>", "a@x"}, s, "opensmtpd:! msmtp:- nullmailer:1 dma:1"},
+		{"a line break in --domain", []string{"sendmail", "--domain=x\nRCPT TO:<b@x>", "a@x"}, s, "msmtp:!"},
+		{"a CR in a recipient", []string{"sendmail", "a@x\rb"}, s, "opensmtpd:- msmtp:1 dma:1"},
 
 		// … the header.
 		{"line without a colon", []string{"sendmail", "-t"}, "To: a@x\nno field\nCc: b@x\n\n", "opensmtpd:0 msmtp:2 nullmailer:1 dma:2"},
@@ -144,9 +156,10 @@ func TestCalls(t *testing.T) {
 		{"continuation that makes it wrong", []string{"sendmail", "-t"}, "To: a@x,\n )\n\n", "opensmtpd:0 nullmailer:0 dma:1"},
 		{"a dot where -oi may ignore it", []string{"sendmail", "-t", "-oi"}, "To: a@x\n.\nTo: b@x, )\n\n", "dma:1"},
 		{"NUL in a list", []string{"sendmail", "-t"}, "To: a@x\x00, b@x\n\n", "msmtp:2 nullmailer:1 dma:1"},
-		{"NUL in the last line", []string{"sendmail", "a@x"}, "\nx\x00y\n", "opensmtpd:0 msmtp:1 nullmailer:1 dma:1"},
-		{"NUL at the beginning of it", []string{"sendmail", "a@x"}, "\nx\n\x00y\n", "opensmtpd:1"},
-		{"NUL before the last line", []string{"sendmail", "a@x"}, "\nx\x00y\nz\n", "opensmtpd:1"},
+		{"NUL in the last line", []string{"sendmail", "a@x"}, "X: x\x00y\n", "opensmtpd:0 msmtp:1 nullmailer:1 dma:1"},
+		{"NUL at the beginning of it", []string{"sendmail", "a@x"}, "X: x\n\x00y\n", "opensmtpd:1"},
+		{"NUL before the last line", []string{"sendmail", "a@x"}, "X: x\x00y\nZ: z\n", "opensmtpd:1"},
+		{"NUL in a body", []string{"sendmail", "a@x"}, "\nx\x00y\n", "opensmtpd:1 msmtp:1 nullmailer:1 dma:1"}, // which opensmtpd refuses
 		{"two in From", []string{"sendmail", "-t"}, "From: f@x, g@x\nTo: a@x\n\n", "opensmtpd:1:g@x msmtp:2 nullmailer:1 dma:1"},
 		{"Return-Path beats -f", []string{"sendmail", "-fs@x", "a@x"}, "Return-Path: <r@x>\n\n", "opensmtpd:1:s@x msmtp:1:s@x nullmailer:1:r@x dma:1:s@x"},
 		{"Return-Path and -f ''", []string{"sendmail", "-f", "", "a@x"}, "Return-Path: <r@x>\n\n", "nullmailer:1:<>"},
@@ -178,8 +191,11 @@ func TestCalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := strconv.Itoa(e.Recipients)
-			if call.Mode == Other {
+			switch {
+			case call.Mode == Other:
 				got = "-"
+			case e.LineBreaks:
+				got = "!"
 			}
 			if got != parts[1] {
 				t.Errorf("%s, %s: %s, want %s", c.name, p.Name, got, parts[1])
@@ -188,7 +204,7 @@ func TestCalls(t *testing.T) {
 			if len(parts) == 3 {
 				sender = parts[2]
 			}
-			if call.Mode != Other {
+			if call.Mode != Other && !e.LineBreaks {
 				checkSender(t, &e, sender)
 			}
 		}

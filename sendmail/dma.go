@@ -29,14 +29,16 @@ var dma = Profile{
 		{"q*", ends}, // runs the queue; with operands a usage error
 		{"t", fromHeader},
 	},
-	sender: func(w *parsing, value string) { w.call.Sender, w.call.SenderSet = value, true },
+	sender: asGiven,
 	check: func(w *parsing) {
-		w.ended = w.ended || strings.Contains(w.call.Sender, "\n") // set_from(): EINVAL
-		w.call.LineBreaks = lineBreaks(w.call.Operands) > 0
+		// set_from() refuses one in the sender, unless MASQUERADE put another in its place.
+		w.call.LineBreaks = hasLineBreak(w.call.Operands...) || hasLineBreak(w.call.Sender)
 	},
 
-	Dots:    true, // before LF, not before CR: readmail() looks for a line of two bytes
-	machine: newDMAHeader,
+	Dots:      true, // before LF, not before CR: readmail() looks for a line of two bytes
+	machine:   newDMAHeader,
+	AllHeader: true,              // mail with CR LF is header to its end
+	RawEnv:    []string{"EMAIL"}, // set_from()
 
 	Duplicates:   dropped, // add_recp()
 	EmptyOperand: 1,       // as any name, it may be an alias: "*" is
@@ -92,9 +94,6 @@ func newDMAHeader(p *Profile, c Call, env Env) machine {
 			h.ways[i].found.list(operand, 0)
 		}
 	}
-	if c.LineBreaks {
-		return &lineCounter{machine: h}
-	}
 	return h
 }
 
@@ -123,8 +122,12 @@ func (h *dmaHeader) refuse() {
 }
 
 // header takes a line of the header. Only an empty line with nothing but a LF
-// ends that: mail with CRLF is all header.
+// ends that: mail with CRLF is all header. Then nearly all lines begin no field
+// with recipients, and continue none.
 func (h *dmaHeader) header(line []byte) {
+	if strings.IndexByte("\n.tTcCbB", line[0]) < 0 && h.ways[0].state != dmaEOL && h.ways[1].state != dmaEOL {
+		return
+	}
 	dot := len(line) == 2 && line[0] == '.'
 	end := len(line) == 1 || dot && !h.call.IgnoreDots
 	recipients := h.call.FromHeader && (foldPrefix(line, "to:") || foldPrefix(line, "cc:") || foldPrefix(line, "bcc:"))
@@ -151,7 +154,7 @@ func (h *dmaHeader) header(line []byte) {
 // next takes the line behind one of the field.
 func (w *dmaReading) next(line []byte) {
 	switch {
-	case len(line) == 0 || line[0] != ' ' && line[0] != '\t':
+	case len(line) == 0 || !isBlank(line[0]):
 		w.state = dmaQuit
 		if len(w.address) > 0 {
 			w.add()
@@ -264,8 +267,5 @@ func (h *dmaHeader) end(e *Envelope) {
 	}
 	if e.Sender == "" {
 		e.SenderSet = false
-	}
-	if strings.Contains(e.Sender, "\n") {
-		e.Recipients = 0
 	}
 }

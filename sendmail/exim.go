@@ -2,7 +2,6 @@ package sendmail
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"strings"
 )
@@ -89,10 +88,13 @@ var exim = Profile{
 	CRLF:    true,                                                     // receive.c: first_line_ended_crlf
 }
 
+// eximAdding is the name of a variant, which is made where it is asked for.
+const eximAdding = "exim-add-arguments"
+
 // eximAddArguments is Exim with extract_addresses_remove_arguments = false.
 func eximAddArguments() *Profile {
 	p := exim
-	p.Name, p.Arguments = "exim-add-arguments", added
+	p.Name, p.Arguments = eximAdding, added
 	return &p
 }
 
@@ -143,15 +145,13 @@ func isDate(words []string) bool {
 }
 
 // isWord is whether s is so many letters.
-func isWord(s string, length int) bool { return len(s) == length && isAlpha(s) }
-
-func isAlpha(s string) bool {
+func isWord(s string, length int) bool {
 	for i := range len(s) {
-		if c := s[i] | 0x20; c < 'a' || c > 'z' {
+		if !isAlpha(s[i]) {
 			return false
 		}
 	}
-	return true
+	return len(s) == length
 }
 
 func isNumber(s string, most int) bool {
@@ -307,7 +307,7 @@ func (r *eximReader) next() ([]byte, error) {
 			r.first, r.crlf = true, isCRLF
 		}
 		after, _ := r.in.Peek(1)
-		if bare || bytes.HasPrefix(after, []byte(" ")) || bytes.HasPrefix(after, []byte("\t")) {
+		if bare || len(after) > 0 && isBlank(after[0]) {
 			return r.fold(bare)
 		}
 		r.inLine, r.value, r.space = false, false, false

@@ -44,7 +44,7 @@ func FuzzParse(f *testing.F) {
 func FuzzScan(f *testing.F) {
 	for _, message := range []string{
 		"To: a@x, b@x\nSubject: s\n\nbody\n", "From x\nResent-To: <a@x>\r\n\r\n", "X: y\r\nTo: a@x,\nb@x\r\n\r\n", "To\n : g: a;, (b) <@r:c@x>",
-		"Message: x\nT\x00o: \"a, b\r\n\tc\" <a@x>\r\r\n.\n",
+		"Message: x\nT\x00o: \"a, b\r\n\tc\" <a@x>\r\r\n.\n", "To:\r\r\r\x00\r\r\r\r",
 	} {
 		f.Add(message, "a@x", true)
 	}
@@ -59,7 +59,8 @@ func FuzzScan(f *testing.F) {
 			if err != nil || whole != bytewise {
 				t.Errorf("%s: read at once %+v, byte by byte %+v (%v)", p.Name, whole, bytewise, err)
 			}
-			if whole.Recipients < 0 || whole.Recipients > len(message)+len(operand)+2 {
+			// A CR is two bytes to Exim.
+			if whole.Recipients < 0 || whole.Recipients > 2*len(message)+len(operand)+2 {
 				t.Errorf("%s: %d recipients in %d bytes", p.Name, whole.Recipients, len(message))
 			}
 			if p.machine != nil || strings.Contains(strings.ToLower(message), "resent") {

@@ -1,41 +1,35 @@
 package sendmail
 
-import (
-	"bytes"
-	"strings"
-)
+import "strings"
 
-// Some MTAs put values of their command line as they are into the SMTP dialogue
-// with the server that takes the mail. There an argument with a line break is
-// several commands, each perhaps a recipient; and since the replies are then one
-// step late, the message itself can be made to be read as commands.
+// Some MTAs put values of their command line and environment as they are into the
+// SMTP dialogue with the server that takes the mail, or into an envelope of lines.
+// There one with a line break is several commands, each perhaps a recipient; and
+// since the replies are then one step late, the message itself can be made to be
+// read as commands. So nobody can say what such a call sends, and no program means
+// it: it is not to be passed on.
+//
+// The servers of the field end a command at LF; a CR alone is text.
 
-// lineBreaks is how many there are in some words.
-func lineBreaks(words []string) (n int) {
+// maxHint is how much of a variable the wrapper passes on (PATH_MAX). What is cut
+// off may have a line break.
+const maxHint = 4096
+
+func hasLineBreak(words ...string) bool {
 	for _, word := range words {
-		n += strings.Count(word, "\n")
+		if strings.Contains(word, "\n") {
+			return true
+		}
 	}
-	return n
+	return false
 }
 
-// lineCounter counts each line of the message as a recipient, beside those that
-// the machine finds. No program means an argument with a line break.
-type lineCounter struct {
-	machine machine
-	lines   int
-	done    bool // the machine needs no more
-}
-
-func (l *lineCounter) piece(b []byte) bool {
-	l.lines += bytes.Count(b, []byte("\n"))
-	l.done = l.done || !l.machine.piece(b)
-	return true
-}
-
-func (l *lineCounter) end(e *Envelope) {
-	operands := e.Recipients
-	l.machine.end(e)
-	// Lines of the argument itself: operands that the server takes may come to
-	// nothing in the MTA's own eyes.
-	e.Recipients = max(e.Recipients, operands) + l.lines
+// lineBreakIn is whether a variable that the MTA takes as it is has a line break.
+func (p *Profile) lineBreakIn(env Env) bool {
+	for _, name := range p.RawEnv {
+		if value, _ := env(name); len(value) >= maxHint || hasLineBreak(value) {
+			return true
+		}
+	}
+	return false
 }

@@ -21,7 +21,7 @@ var opensmtpd = Profile{
 		{"q", ends},  // "implement process all now"
 		{"t", fromHeader},
 	},
-	sender: func(w *parsing, value string) { w.call.Sender, w.call.SenderSet = value, true },
+	sender: asGiven,
 	check:  checkOpensmtpd,
 
 	Dots:    false, // and so -i means nothing
@@ -56,7 +56,8 @@ func checkOpensmtpd(w *parsing) {
 	}
 	sender, ok := opensmtpdSender(c.Sender)
 	c.Sender, w.ended = sender, w.ended || !ok
-	if c.LineBreaks = lineBreaks(w.argv) > 0; c.LineBreaks {
+	c.LineBreaks = hasLineBreak(w.argv...)
+	if c.LineBreaks {
 		return
 	}
 	if c.SenderSet && !opensmtpdTakesFrom(c.Sender) {
@@ -129,11 +130,8 @@ func opensmtpdValid(user, domain string) bool {
 	return domain[len(domain)-1] != '.'
 }
 
-func isAlnum(c byte) bool {
-	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
-}
-
-// opensmtpdHeader reads a message as parse_message() does.
+// opensmtpdHeader reads a header as parse_message() does. For a NUL in the last
+// line of the body smtpctl refuses a message, too; it counts here.
 type opensmtpdHeader struct {
 	recipients bool // -t
 	readFrom   bool // no -f
@@ -164,11 +162,7 @@ const (
 )
 
 func newOpensmtpdHeader(_ *Profile, c Call, _ Env) machine {
-	h := &opensmtpdHeader{recipients: c.FromHeader, readFrom: !c.SenderSet}
-	if c.LineBreaks {
-		return &lineCounter{machine: h}
-	}
-	return h
+	return &opensmtpdHeader{recipients: c.FromHeader, readFrom: !c.SenderSet}
 }
 
 func (h *opensmtpdHeader) piece(b []byte) bool {
@@ -180,13 +174,14 @@ func (h *opensmtpdHeader) piece(b []byte) bool {
 		h.nul = h.length + at
 	}
 	h.length += len(b)
-	if h.within = b[len(b)-1] != '\n'; !h.within && h.nul != 0 && h.current != opensmtpdBcc {
+	h.within = b[len(b)-1] != '\n'
+	if !h.within && h.nul != 0 && h.current != opensmtpdBcc {
 		h.open = h.nul > 0 // "%.*s" writes what is before it
 	}
 	if h.recipients && (h.current == opensmtpdRecipients || h.current == opensmtpdBcc) || h.readFrom && h.current == opensmtpdFrom {
 		h.refused = !h.list.parse(b, h.address) || h.refused
 	}
-	return !h.refused
+	return !h.refused && !h.inBody
 }
 
 // line takes the beginning of a line, of up to 64 KiB.
@@ -195,7 +190,7 @@ func (h *opensmtpdHeader) line(b []byte) {
 	if len(text) == 0 && len(b) > 0 && b[len(b)-1] == '\n' {
 		h.inBody = true
 	}
-	if b[0] == ' ' || b[0] == '\t' {
+	if isBlank(b[0]) {
 		h.list.continued()
 		return
 	}
@@ -207,7 +202,8 @@ func (h *opensmtpdHeader) line(b []byte) {
 	if h.inBody {
 		return
 	}
-	if h.current = opensmtpdFieldOf(b); h.current != opensmtpdNone {
+	h.current = opensmtpdFieldOf(b)
+	if h.current != opensmtpdNone {
 		h.known = true
 		return
 	}
@@ -275,134 +271,4 @@ func (h *opensmtpdHeader) end(e *Envelope) {
 		h.open && !h.within: // "expect EOL"
 		e.Recipients = 0
 	}
-}
-
-// opensmtpdList is parse_addr() with its pstate, byte by byte.
-type opensmtpdList struct {
-	at       opensmtpdAt
-	quote    bool
-	comments int
-	escaped  bool
-	brackets bool // there has been a "<" in the message; only then is ">" more than text
-	ended    bool // the address is whole; what follows up to a comma is not looked at
-	address  []byte
-}
-
-// opensmtpdAt is where in a line it is.
-type opensmtpdAt uint8
-
-const (
-	opensmtpdName  opensmtpdAt = iota // up to the colon
-	opensmtpdLead                     // white space, colons, commas before an address
-	opensmtpdMain                     //
-	opensmtpdColon                    // white space behind the name of a group
-	opensmtpdBreak                    // behind CR or LF
-)
-
-const opensmtpdAddressMax = 1000 // SMTP_LINELEN
-
-// begin is for the line of a new field, continued for one that continues it.
-func (l *opensmtpdList) begin()     { l.at, l.ended = opensmtpdName, false }
-func (l *opensmtpdList) continued() { l.at, l.ended = opensmtpdLead, false }
-
-// parse takes a part of a line; false refuses the message.
-func (l *opensmtpdList) parse(b []byte, each func(string)) bool {
-	for _, c := range b {
-		if !l.byte(c, each) {
-			return false
-		}
-	}
-	return true
-}
-
-func (l *opensmtpdList) byte(c byte, each func(string)) bool {
-	space := c == ' ' || c == '\t'
-	switch l.at {
-	case opensmtpdBreak:
-		switch {
-		case c == '\r' || c == '\n':
-			return true
-		case space || c == ',' || c == ';':
-			l.at = opensmtpdLead
-		default: // a bare CR: what follows is taken for a field
-			l.at = opensmtpdName
-			if !l.flush(each) {
-				return false
-			}
-		}
-		return l.byte(c, each)
-	case opensmtpdName:
-		if c == ':' {
-			l.at = opensmtpdLead
-		}
-		return true
-	case opensmtpdLead:
-		if !l.quote && (space || c == ':' || c == ',' || c == ';') {
-			return true
-		}
-		l.at = opensmtpdMain
-	}
-	if l.at == opensmtpdColon {
-		if space {
-			return true
-		}
-		l.at = opensmtpdMain // and this byte begins no comment, quotes, or group
-	} else {
-		if !l.escaped && !l.quote && c == '(' {
-			l.comments++
-		}
-		if l.comments == 0 && !l.escaped && c == '"' {
-			l.quote = !l.quote
-		}
-		if l.plain() && c == ':' {
-			l.address = l.address[:0]
-			l.at = opensmtpdColon
-			return true
-		}
-	}
-	if l.plain() {
-		switch c {
-		case '\r', '\n':
-			l.at = opensmtpdBreak
-			return !l.ended || l.flush(each)
-		case ',', ';':
-			l.at = opensmtpdLead
-			return l.flush(each)
-		case '<':
-			l.address, l.brackets = l.address[:0], true
-		case '>':
-			l.ended = l.ended || l.brackets
-		}
-	}
-	if l.comments == 0 && !l.ended && (l.quote || l.escaped || c != '<' && !space) {
-		if len(l.address) >= opensmtpdAddressMax {
-			return false // "address exceeds buffer size"
-		}
-		l.address = append(l.address, c)
-	}
-	if !l.quote && l.comments > 0 && c == ')' {
-		l.comments--
-	}
-	l.escaped = !l.escaped && l.comments == 0 && c == '\\'
-	if c == '\n' && l.ended {
-		return l.flush(each)
-	}
-	return true
-}
-
-func (l *opensmtpdList) plain() bool { return l.comments == 0 && !l.quote && !l.escaped }
-
-// flush is parse_addr_terminal(): it ends an address, if one has begun; false
-// refuses the message, for a "syntax error in address".
-func (l *opensmtpdList) flush(each func(string)) bool {
-	l.ended = false
-	if !l.plain() {
-		return false
-	}
-	if len(l.address) > 0 {
-		address, _, _ := strings.Cut(string(l.address), "\x00") // a string of C
-		each(address)
-	}
-	l.address = l.address[:0]
-	return true
 }

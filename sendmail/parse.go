@@ -88,8 +88,6 @@ func (w *parsing) words(words []string) bool {
 	return true
 }
 
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-
 // getopt reads options as getopt(3) does; false after a usage error.
 func (w *parsing) getopt(words []string) bool {
 	p := w.profile
@@ -178,7 +176,7 @@ func (w *parsing) do(does effect, value string) {
 	switch {
 	case does&submit != 0:
 		c.Mode = Submit
-	case does&smtp != 0 && c.Mode != BatchSMTP:
+	case does&smtp != 0 && c.Mode != BatchSMTP: // -bs behind -bS stays -bS: Exim sets two flags
 		c.Mode = SMTP
 	case does&batchSMTP != 0:
 		c.Mode = BatchSMTP
@@ -197,6 +195,17 @@ func (w *parsing) do(does effect, value string) {
 	if does&setSender != 0 {
 		w.profile.sender(w, value)
 	}
+}
+
+// asGiven takes -f with whatever is in it.
+func asGiven(w *parsing, value string) { w.call.Sender, w.call.SenderSet = value, true }
+
+// asGivenOrNull is the same, but for "<>".
+func asGivenOrNull(w *parsing, value string) {
+	if value == "<>" {
+		value = ""
+	}
+	asGiven(w, value)
 }
 
 // lookup finds the first rule for an option, with its value behind the letter.

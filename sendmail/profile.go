@@ -36,8 +36,10 @@ type Profile struct {
 	// The message.
 
 	Dots        bool      // a line with a lone dot ends it, by default
+	DotsUnsure  bool      // … unless its configuration says otherwise
 	FromLines   fromLines // lines of mbox before the header
 	AnyNames    bool      // a field's name may be empty, or have bytes over 127
+	DELNames    bool      // a field's name may have DEL (127), which is no printable character
 	MaxName     int       // a longer name ends the header; 0 without a bound
 	NoName      string    // a line that begins so ends the header
 	MayEnd      []string  // fields that end the header, as the MTA was built; in lower case
@@ -48,10 +50,14 @@ type Profile struct {
 	// machine makes what reads the header in place of all these rules, for MTAs
 	// that no table fits.
 	machine func(p *Profile, c Call, env Env) machine
+	// AllHeader: the header may go on to the end of any message, so that none is
+	// too long.
+	AllHeader bool
 	// fromLine finds the sender in a From_ line, for MTAs that take it from there
 	// where -f is absent.
 	fromLine  func(line []byte) (address string, ok bool)
-	ReportEnv string // a variable that asks for a report to the sender
+	ReportEnv string   // a variable that asks for a report to the sender
+	RawEnv    []string // variables that may be in the envelope or the dialogue, as they are
 
 	// The recipients.
 
@@ -60,8 +66,9 @@ type Profile struct {
 	ResentWhen   []string // fields that bring that about; "resent-*" is any of that beginning
 	Arguments    arguments
 	Duplicates   duplicates
-	EmptyOperand int // recipients of the operand ""
-	BlankOperand int // … of another one that holds no address
+	OldStyle     bool // a list of duplicates may be one bad address, by the style of lists before it
+	EmptyOperand int  // recipients of the operand ""
+	BlankOperand int  // … of another one that holds no address
 	Bounces      bounces
 	// addresses calls each for each address of a list, as the MTA splits it.
 	addresses func(list string, each func(address string))

@@ -18,8 +18,8 @@ const (
 	// looked for.
 	maxHeader = 1 << 20
 
-	// maxRecipientHeader bounds how much is read to find recipients: nobody
-	// means a longer header, and to read one is work for the daemon.
+	// maxRecipientHeader bounds how much of a message is read to find recipients:
+	// nobody means a longer header, and to read one is work for the daemon.
 	maxRecipientHeader = 16 << 20
 
 	// maxName is how far behind the beginning of a line Postfix finds the colon of a
@@ -39,12 +39,14 @@ const (
 var ErrHeaderTooLong = errors.New("the header is longer than 16 MiB")
 
 // Scan reads the header of a message and counts the envelope of the call. It
-// reads no further than the header, and of a message without -t no more than
-// maxHeader bytes; it holds at most maxField bytes of it in memory. The error is
-// ErrHeaderTooLong or the reader's.
+// reads no more than a buffer behind the header, and no more than 16 MiB, or
+// where the profile has a table and there is no -t, maxHeader bytes. With
+// AllHeader that may be the whole message. In memory are at most maxField bytes
+// of it. The error is ErrHeaderTooLong or the reader's.
 func (p *Profile) Scan(c Call, env Env, message io.Reader) (Envelope, error) {
 	s := scanner{p: p, call: c, operands: tally{p: p}}
 	s.envelope.Sender, s.envelope.SenderSet = c.Sender, c.SenderSet
+	s.envelope.LineBreaks = c.LineBreaks || p.lineBreakIn(env)
 	for _, operand := range c.Operands {
 		if operand == "" {
 			s.operands.n += p.EmptyOperand
@@ -61,14 +63,33 @@ func (p *Profile) Scan(c Call, env Env, message io.Reader) (Envelope, error) {
 	if p.machine != nil {
 		m = p.machine(p, c, env)
 	}
+	if !p.AllHeader {
+		message = &bounded{message, maxRecipientHeader}
+	}
 	if p.lines != nil {
 		message = p.lines(message)
 	}
 	err := s.scan(m, message)
-	if s.finish(env); m != nil {
+	s.finish(env)
+	if m != nil {
 		m.end(&s.envelope)
 	}
 	return s.envelope, err
+}
+
+// bounded reads so many bytes, whatever the MTA makes of them; then it fails.
+type bounded struct {
+	in   io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, ErrHeaderTooLong
+	}
+	n, err := b.in.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // A machine reads the header of an MTA that reads it unlike the others, and in
@@ -122,21 +143,20 @@ const (
 // scan reads pieces of lines until nobody wants more.
 func (s *scanner) scan(m machine, message io.Reader) error {
 	r := bufio.NewReaderSize(message, 64<<10)
-	mine := true
-	for mine || m != nil {
+	byTable := m == nil // is counted, or else by the machine
+	mine, machines := true, m != nil
+	for mine || machines {
 		piece, err := r.ReadSlice('\n')
 		eof := errors.Is(err, io.EOF)
 		if err != nil && !eof && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
-		if s.read += len(piece); s.read > maxRecipientHeader && mine && s.call.FromHeader && m == nil {
-			return ErrHeaderTooLong
-		}
+		s.read += len(piece)
 		if mine && len(piece) > 0 {
-			mine = s.piece(piece, eof) && (s.read <= maxHeader || s.call.FromHeader && m == nil)
+			mine = s.piece(piece, eof) && (s.read <= maxHeader || s.call.FromHeader && byTable)
 		}
-		if m != nil && len(piece) > 0 && !m.piece(piece) {
-			m = nil
+		if machines && len(piece) > 0 {
+			machines = m.piece(piece)
 		}
 		if eof {
 			break
@@ -166,8 +186,6 @@ func (s *scanner) piece(piece []byte, eof bool) bool {
 	}
 	return s.line(piece)
 }
-
-func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // fromLine is whether a line is one of mbox, before the header.
 func (s *scanner) fromLine(line []byte) bool {
@@ -209,6 +227,9 @@ func (s *scanner) line(line []byte) bool {
 	if value > maxName || oneOf(s.p.MayEnd, name) {
 		s.atLeast = max(s.atLeast, s.total())
 	}
+	if strings.IndexByte(name, 0x7f) >= 0 {
+		s.atLeast = max(s.atLeast, 2) // chompheader() of Sendmail: "header syntax error", bounced to the sender and to postmaster
+	}
 	s.append(line[value:])
 	return true
 }
@@ -228,7 +249,7 @@ func (s *scanner) field(line []byte) (name string, value int, ok bool) {
 	before := line[:end]
 	before = bytes.TrimRight(before, s.p.BeforeColon)
 	for _, c := range before {
-		if c <= ' ' || c == 0x7f || c > 0x7f && !s.p.AnyNames {
+		if c <= ' ' || c == 0x7f && !s.p.DELNames || c > 0x7f && !s.p.AnyNames {
 			return "", 0, false
 		}
 	}
@@ -282,11 +303,17 @@ func (s *scanner) append(b []byte) {
 	}
 	keep := min(len(b), limit-min(len(s.value), limit))
 	s.value = append(s.value, b[:keep]...)
-	for _, c := range b[keep:] {
-		if isSpace(c) || strings.IndexByte(",;<>", c) >= 0 {
-			s.beyond++
+	s.beyond += separators(b[keep:])
+}
+
+// separators is how many addresses there may be in a part of a list, at most.
+func separators(list []byte) (n int) {
+	for _, c := range list {
+		if isCSpace(c) || strings.IndexByte(`,;:<>"()[]`, c) >= 0 {
+			n++
 		}
 	}
+	return n
 }
 
 func (s *scanner) endField() {
@@ -294,11 +321,9 @@ func (s *scanner) endField() {
 	s.isResent = s.isResent || s.resentName && s.current != noField
 	switch s.current {
 	case recipientField:
-		s.plain.list(string(s.value), 0)
-		s.plain.n += s.beyond
+		s.count(&s.plain)
 	case resentField:
-		s.resent.list(string(s.value), 0)
-		s.resent.n += s.beyond
+		s.count(&s.resent)
 	case phpField:
 		keepFirst(&e.PHPScript, s.value)
 	case messageIDField:
@@ -307,6 +332,18 @@ func (s *scanner) endField() {
 		keepFirst(&e.Subject, s.value)
 	}
 	s.current, s.value, s.beyond, s.resentName = noField, s.value[:0], 0, false
+}
+
+// count counts the recipients of the current field. A NUL ends a line for a program
+// in C, or the field, or is left out: then nobody knows what of the rest closes a
+// bracket, so each separator counts.
+func (s *scanner) count(t *tally) {
+	before := t.n
+	t.list(string(s.value), 0)
+	if bytes.IndexByte(s.value, 0) >= 0 {
+		t.n = max(t.n, before+separators(s.value)+1)
+	}
+	t.n += s.beyond
 }
 
 // keepFirst takes the value of a field that counts once, without its folds.

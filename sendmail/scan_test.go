@@ -3,6 +3,7 @@ package sendmail
 import (
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,47 @@ func TestEndlessHeader(t *testing.T) {
 	}
 }
 
+// TestWorkIsBounded: of a message without end each profile reads the header and a
+// buffer, or where there is no end of the header, 16 MiB; and where the header may
+// be all of the message, in memory that does not grow with it.
+func TestWorkIsBounded(t *testing.T) {
+	const buffers = 256 << 10
+	const whole = 32 << 20
+	read := func(p *Profile, fromHeader bool, message io.Reader) (int64, error) {
+		in := io.LimitedReader{R: message, N: whole}
+		_, err := scan(p, Call{Mode: Submit, FromHeader: fromHeader, Operands: []string{"a@x"}}, &in)
+		return whole - in.N, err
+	}
+	for _, p := range profiles {
+		for _, fromHeader := range []bool{false, true} {
+			n, err := read(p, fromHeader, io.MultiReader(strings.NewReader("To: b@x\n"), &repeated{unit: strings.Repeat("\n", 4096)}))
+			if err != nil || n > buffers {
+				t.Errorf("%s, -t %v, a body of line breaks: %d bytes read (%v)", p.Name, fromHeader, n, err)
+			}
+			for _, unit := range []string{"\r\n", "X: y\n", "\x00", " "} {
+				before := allocated()
+				n, err := read(p, fromHeader, io.MultiReader(strings.NewReader("X: y\r\n"), &repeated{unit: strings.Repeat(unit, 4096)}))
+				used := allocated() - before
+				switch {
+				case p.AllHeader && (err != nil || n > buffers && used > 1<<20):
+					t.Errorf("%s, -t %v, %q: %d bytes of memory for %d bytes (%v)", p.Name, fromHeader, unit, used, n, err)
+				case !p.AllHeader && n > maxRecipientHeader:
+					t.Errorf("%s, -t %v, %q: %d bytes read", p.Name, fromHeader, unit, n)
+				case !p.AllHeader && n == maxRecipientHeader && err != ErrHeaderTooLong:
+					t.Errorf("%s, -t %v, %q: %v", p.Name, fromHeader, unit, err)
+				}
+			}
+		}
+	}
+}
+
+// allocated is how much memory has been asked for since the start.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
 // repeated is a reader that never ends.
 type repeated struct {
 	unit string
@@ -159,9 +201,9 @@ type repeated struct {
 }
 
 func (r *repeated) Read(b []byte) (int, error) {
-	for i := range b {
-		b[i] = r.unit[r.at]
-		r.at = (r.at + 1) % len(r.unit)
+	for n := 0; n < len(b); {
+		k := copy(b[n:], r.unit[r.at:])
+		n, r.at = n+k, (r.at+k)%len(r.unit)
 	}
 	return len(b), nil
 }

@@ -29,7 +29,10 @@
 // docs/counting.md.
 package sendmail
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // Mode is what a call of sendmail does.
 type Mode uint8
@@ -53,7 +56,7 @@ type Call struct {
 	Report     bool     // the MTA is asked to mail a report of success to the sender: one recipient more
 	NoBounce   bool     // what is wrong is printed, and not mailed to the sender
 	FromField  bool     // the envelope sender is taken from the field From:, where -f is absent
-	LineBreaks bool     // an argument has a line break, and the MTA puts it into an SMTP dialogue as it is
+	LineBreaks bool     // an argument has a line break, and the MTA would take what is behind it for a line of its own
 	Operands   []string // recipients as they stand in argv
 }
 
@@ -69,6 +72,10 @@ type Envelope struct {
 	Sender    string
 	SenderSet bool
 
+	// LineBreaks is that of the Call, or of the environment: the call is not to be
+	// passed on, for what it sends is not known (linebreaks.go).
+	LineBreaks bool
+
 	PHPScript string // value of X-PHP-Originating-Script, "" without
 	MessageID string // value of Message-ID, "" without
 	Subject   string // value of Subject, raw, unfolded, at most 998 bytes
@@ -79,15 +86,17 @@ type Env func(name string) (value string, set bool)
 
 // ProfileByName returns the profile of an MTA. The error names those there are.
 func ProfileByName(name string) (*Profile, error) {
-	known := ""
+	if name == eximAdding {
+		return eximAddArguments(), nil
+	}
 	for _, p := range profiles {
 		if p.Name == name {
 			return p, nil
 		}
-		known += " " + p.Name
 	}
-	if name == "exim-add-arguments" {
-		return eximAddArguments(), nil
+	var known []string
+	for _, p := range profiles {
+		known = append(known, p.Name)
 	}
-	return nil, errors.New("mail server " + name + " is not known: there are" + known + " exim-add-arguments")
+	return nil, errors.New("mail server " + name + " is not known: there are " + strings.Join(append(known, eximAdding), " "))
 }

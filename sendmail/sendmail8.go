@@ -42,9 +42,11 @@ var sendmail8 = Profile{
 	check:  checkSendmail8,
 
 	Dots:        true,
+	DotsUnsure:  true,            // IgnoreDots in its configuration
 	FromLines:   fromLineSkipped, // MS_UFROM
 	lines:       withoutNUL,
 	BeforeColon: cSpace,                      // isheader(): "technically violates RFC822"
+	DELNames:    true,                        // isheader(): *s > ' '
 	MaxName:     100,                         // "long field names are end-of-header"
 	NoName:      "--",                        // isheader()
 	MayEnd:      []string{"message", "text"}, // HdrInfo[]: H_EOH, unless NO_EOH_FIELDS
@@ -56,6 +58,7 @@ var sendmail8 = Profile{
 		"resent-sender", "resent-from", "resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "resent-message-id", "resent-date",
 	},
 	Duplicates: dropped, // recipient(): sameaddr()
+	OldStyle:   true,    // EF_OLDSTYLE is of the message: white space delimits until a list has one of ",;<("
 
 	// A bad address is bounced, once a message; the others are sent to.
 	EmptyOperand: 0,

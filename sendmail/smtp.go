@@ -18,6 +18,7 @@ const (
 	Data                 // DATA
 	Bdat                 // BDAT (RFC 3030)
 	StartTLS             // STARTTLS (RFC 3207)
+	Quit                 // QUIT
 	Plain                // names no recipient, whatever the MTA answers
 )
 
@@ -27,7 +28,7 @@ var verbs = [...]struct {
 	verb Verb
 }{
 	{"MAIL", Mail}, {"RCPT", Rcpt}, {"RSET", Rset}, {"DATA", Data}, {"EHLO", Ehlo}, {"BDAT", Bdat}, {"STARTTLS", StartTLS},
-	{"HELO", Plain}, {"NOOP", Plain}, {"QUIT", Plain}, {"VRFY", Plain}, {"EXPN", Plain}, {"HELP", Plain}, {"ETRN", Plain},
+	{"HELO", Plain}, {"NOOP", Plain}, {"QUIT", Quit}, {"VRFY", Plain}, {"EXPN", Plain}, {"HELP", Plain}, {"ETRN", Plain},
 }
 
 // Command is an SMTP command, as far as counting needs it.
@@ -62,22 +63,24 @@ func ParseCommand(line []byte) (c Command, ok bool) {
 		// Wherever it stands: an address that looks like it counts high.
 		upper := bytes.ToUpper(rest)
 		c.Report = bytes.Contains(upper, []byte("NOTIFY=")) && bytes.Contains(upper, []byte("SUCCESS"))
+	case Data:
+		if len(rest) > 0 { // an error, of which the MTA has its own words
+			c.Verb = Plain
+		}
 	case Bdat:
 		c.Size, c.Last = chunkSize(rest)
 	}
 	return c, true
 }
 
-const smtpSpace = " \t\v\f"
-
 // cutWord cuts the first word off a line.
 func cutWord(line []byte) (word, rest []byte) {
-	line = bytes.TrimLeft(line, smtpSpace)
-	end := bytes.IndexAny(line, smtpSpace)
+	line = bytes.TrimLeft(line, cSpace)
+	end := bytes.IndexAny(line, cSpace)
 	if end < 0 {
 		return line, nil
 	}
-	return line[:end], bytes.TrimLeft(line[end:], smtpSpace)
+	return line[:end], bytes.TrimLeft(line[end:], cSpace)
 }
 
 // isKeyword compares in ASCII only: to bytes.EqualFold, the Kelvin sign is a K.
@@ -86,10 +89,7 @@ func isKeyword(b []byte, upper string) bool {
 		return false
 	}
 	for i, c := range b {
-		if 'a' <= c && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		if c != upper[i] {
+		if lower(c) != lower(upper[i]) {
 			return false
 		}
 	}
@@ -99,7 +99,7 @@ func isKeyword(b []byte, upper string) bool {
 // mailAddress is the address in the argument of MAIL, `FROM:<a@x> SIZE=…`.
 func mailAddress(argument []byte) string {
 	_, path, _ := bytes.Cut(argument, []byte(":"))
-	path = bytes.TrimLeft(path, smtpSpace)
+	path = bytes.TrimLeft(path, cSpace)
 	end := byte(' ')
 	if after, bracket := bytes.CutPrefix(path, []byte("<")); bracket {
 		path, end = after, '>'
@@ -185,7 +185,8 @@ func WithoutStartTLS(reply []byte) []byte {
 			}
 		}
 		start := len(kept)
-		if kept = append(kept, line...); code >= 0 && !last {
+		kept = append(kept, line...)
+		if code >= 0 && !last {
 			before = kept[start:]
 		}
 	}
@@ -228,7 +229,8 @@ func (c *Content) Data(dst, src []byte) (_ []byte, used int, end bool) {
 		if c.inLine && c.crs == 0 && !c.afterLF {
 			n := plain(src[used:])
 			dst = append(dst, src[used:used+n]...)
-			if used += n; used == len(src) {
+			used += n
+			if used == len(src) {
 				break
 			}
 		}
@@ -311,7 +313,8 @@ func (c *Content) put(dst []byte, b byte) []byte {
 	if b == '.' && (start && c.chunked || c.afterLF) {
 		dst = append(dst, '.')
 	}
-	if c.afterLF = false; b == '.' && start && !c.chunked {
+	c.afterLF = false
+	if b == '.' && start && !c.chunked {
 		c.dot = true
 		return dst
 	}
@@ -323,7 +326,8 @@ func (c *Content) put(dst []byte, b byte) []byte {
 // is doubled.
 func (c *Content) held(dst []byte, double bool) []byte {
 	if c.dot {
-		if dst = append(dst, '.'); double {
+		dst = append(dst, '.')
+		if double {
 			dst = append(dst, '.')
 		}
 		c.dot, c.inLine = false, true

@@ -33,6 +33,8 @@ func TestParseCommand(t *testing.T) {
 		{"RCPTTO:<a@x>", Command{}},
 		{"\xe2\x84\xaaRCPT", Command{}},
 		{"DATA", Command{Verb: Data}},
+		{"DATA \t", Command{Verb: Data}},
+		{"DATA x", Command{Verb: Plain}},
 		{"data ", Command{Verb: Data}},
 		{"BDAT 100", Command{Verb: Bdat, Size: 100}},
 		{"bdat  0 last ", Command{Verb: Bdat, Last: true}},

@@ -13,15 +13,18 @@ const maxSeen = 10_000
 
 // list counts the addresses of a list; ifNone, if there is none.
 func (t *tally) list(list string, ifNone int) {
-	none := true
+	addresses, before := 0, t.n
 	t.p.addresses(list, func(address string) {
-		none = false
+		addresses++
 		if t.add(address) {
 			t.n++
 		}
 	})
-	if none {
+	switch {
+	case addresses == 0:
 		t.n += ifNone
+	case addresses > 1 && t.n == before && t.p.OldStyle:
+		t.n++
 	}
 }
 

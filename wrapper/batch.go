@@ -13,7 +13,7 @@ import (
 func batch(config *Config, call *sendmail.Call, argv []string) int {
 	s, failure := newSession(config, call, argv, false)
 	if failure != nil {
-		return fail(exOSErr, failure.Error())
+		return fail(failure.exit, failure.text)
 	}
 	began, messages := 0, 0 // line before the transaction, and how many were passed on
 	for {
@@ -25,6 +25,9 @@ func batch(config *Config, call *sendmail.Call, argv []string) int {
 		switch {
 		case line == nil || !clear:
 			return s.abandon("500 5.5.2 Error: command too long, or NUL or CR in it", began, messages)
+		case command.Verb == sendmail.Quit, s.mta.deaf: // Exim has ended, and what follows is for nobody
+			s.mta.write(line)
+			return s.end()
 		case command.Verb != sendmail.Data:
 			s.mta.write(line)
 			s.learn(&command) // what Exim does not take is the end of the batch

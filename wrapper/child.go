@@ -31,20 +31,25 @@ const maxSaid = 64 << 10
 
 // startChild starts the real sendmail as the caller has started us, but for
 // standard input and, where it is to be heard, standard output.
-func startChild(path string, argv []string, heard bool) (*child, error) {
+func startChild(path string, argv []string, heard bool) (*child, *fault) {
 	in, out := [2]int{-1, -1}, [2]int{-1, 1}
 	err := unix.Pipe2(in[:], unix.O_CLOEXEC)
 	if err == nil && heard {
 		err = unix.Pipe2(out[:], unix.O_CLOEXEC)
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("pipe2", err)
+		return nil, &fault{exOSErr, "pipe2: " + err.Error()}
 	}
 	c := &child{in: in[1], out: out[0]}
-	c.pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environment(), Files: []uintptr{uintptr(in[0]), uintptr(out[1]), 2}})
+	// With SIGPIPE ignored, nullmailer goes on where its queue ends in mid content,
+	// and takes the rest for commands (smtpd.cc, DATA). Other MTAs set it themselves.
+	setAction(unix.SIGPIPE, sigDefault)
+	defer setAction(unix.SIGPIPE, sigIgnore)
+	c.pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environment(), Files: []uintptr{uintptr(in[0]), inheritDescriptor(out[1]), inheritDescriptor(2)}})
 	if err != nil {
-		return nil, errors.New("cannot execute " + path + ": " + err.Error())
+		return nil, &fault{exConfig, "cannot execute " + path + ": " + err.Error()}
 	}
+	inheritChild(c.pid)
 	unix.Close(in[0])
 	err = unix.SetNonblock(c.in, true)
 	if heard {
@@ -52,7 +57,7 @@ func startChild(path string, argv []string, heard bool) (*child, error) {
 		err = errors.Join(err, unix.SetNonblock(c.out, true))
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, &fault{exOSErr, "fcntl: " + err.Error()}
 	}
 	if c.exit, err = unix.PidfdOpen(c.pid, 0); err != nil {
 		c.exit = -1
@@ -144,8 +149,11 @@ func (c *child) afterWrite(err error) {
 	case nil, unix.EINTR:
 	case unix.EAGAIN:
 		c.wait(c.in, unix.POLLOUT)
-	default: // EPIPE
+	default:
 		c.deaf = true
+		if err != unix.EPIPE { // it must not queue a part of a message
+			_ = unix.Kill(c.pid, unix.SIGKILL) // it has ended already
+		}
 	}
 }
 
@@ -165,11 +173,12 @@ func (c *child) status() int {
 		switch {
 		case err == unix.EINTR:
 			continue
-		case err != nil: // ECHILD: our caller ignores SIGCHLD, and nobody hears of it
+		case err != nil: // ECHILD: the caller ignores SIGCHLD, and it ended before inheritChild
 			return 0
 		case !status.Signaled():
 			return status.ExitStatus()
 		}
+		setAction(status.Signal(), sigDefault) // where Go's own handler would print a trace
 		unix.Tgkill(unix.Getpid(), unix.Gettid(), status.Signal())
 		return 128 + int(status.Signal()) // a signal that does not end us; so says a shell
 	}

@@ -60,8 +60,8 @@ func dialogue(config *Config, call *sendmail.Call, argv []string) int {
 	}
 	s, failure := newSession(config, call, argv, true)
 	if failure != nil {
-		s.say("421 4.3.0 " + failure.Error())
-		return fail(exOSErr, failure.Error())
+		s.say(codeGone + " " + failure.text)
+		return fail(failure.exit, failure.text)
 	}
 	greeting, _, ok := s.mta.reply()
 	for ok = s.tell(greeting) && ok; ok; {
@@ -87,7 +87,7 @@ func fromInetd() bool {
 	return false
 }
 
-func newSession(config *Config, call *sendmail.Call, argv []string, heard bool) (s *session, failure error) {
+func newSession(config *Config, call *sendmail.Call, argv []string, heard bool) (s *session, failure *fault) {
 	s = &session{config: config, call: call, argv: argv, buffer: make([]byte, chunk)}
 	s.mta, failure = startChild(config.RealSendmail, argv, heard)
 	return s, failure
@@ -115,7 +115,7 @@ func (s *session) turn() (ok bool) {
 	reply, code, ok := s.exchange(line)
 	switch {
 	case code == 354: // it wants content of a transaction that we know nothing of
-		s.say("421 4.3.0 Error: lost track of the transaction")
+		s.say(codeGone + " Error: lost track of the transaction")
 		return false
 	case code/100 == 2:
 		s.learn(&command)
@@ -145,6 +145,9 @@ func (s *session) learn(c *sendmail.Command) {
 
 // data takes the content that follows DATA.
 func (s *session) data() (ok bool) {
+	if s.chunks != nil { // RFC 3030, section 3: the two do not mix
+		return s.say("503 5.5.1 Error: DATA after BDAT")
+	}
 	if !s.say(s.config.Profile.GoAhead) {
 		return false
 	}
@@ -319,7 +322,10 @@ func (s *session) say(text string) (ok bool) { return s.tell([]byte(text + "\r\n
 func (s *session) tell(b []byte) (ok bool) {
 	for len(b) > 0 && !s.lost {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: 1, Events: unix.POLLOUT}}, int(clientTimeout.Milliseconds()))
-		if ready == 0 && err == nil {
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || ready == 0 {
 			s.lost = true
 			break
 		}

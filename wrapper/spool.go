@@ -1,20 +1,20 @@
 package wrapper
 
 import (
+	"bytes"
 	"math"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"sendmail-wrapper/sendmail"
 )
 
 // chunk is how much of standard input is held at once.
 const chunk = 64 << 10
 
-// spoolError is a failure on the way from standard input to the memfd.
-type spoolError struct {
+// fault is why a call ends without the real sendmail: the exit status, and what
+// the caller is told.
+type fault struct {
 	exit int
 	text string
 }
@@ -26,7 +26,8 @@ type spool struct {
 	bound     int64 // bytes that it takes
 	room      int64 // bytes that the process may write
 	truncated bool  // there was more than bound
-	failure   *spoolError
+	dotted    bool  // a lone dot has ended it: the writer may wait, and not close
+	failure   *fault
 }
 
 // newSpool makes one for at most bound bytes (0: no bound). A failure is kept in
@@ -44,7 +45,7 @@ func newSpool(bound int64) *spool {
 	}
 	var err error
 	if s.fd, err = unix.MemfdCreate("message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
-		s.failure = &spoolError{exOSErr, "memfd_create: " + err.Error()}
+		s.failure = &fault{exOSErr, "memfd_create: " + err.Error()}
 	}
 	return s
 }
@@ -59,7 +60,7 @@ func (s *spool) write(b []byte) {
 		s.truncated = true
 		return
 	case n > s.room-s.size:
-		s.failure = &spoolError{exOSErr, "message is longer than the file size limit (ulimit -f) of " + strconv.FormatInt(s.room, 10) + " bytes"}
+		s.failure = &fault{exOSErr, "message is longer than the file size limit (ulimit -f) of " + strconv.FormatInt(s.room, 10) + " bytes"}
 		return
 	}
 	for len(b) > 0 {
@@ -68,7 +69,7 @@ func (s *spool) write(b []byte) {
 			continue
 		}
 		if err != nil {
-			s.failure = &spoolError{exOSErr, "hold message: " + err.Error()}
+			s.failure = &fault{exOSErr, "hold message: " + err.Error()}
 			return
 		}
 		s.size, b = s.size+int64(n), b[n:]
@@ -76,11 +77,11 @@ func (s *spool) write(b []byte) {
 }
 
 // seal ends the message: nobody can change it any more.
-func (s *spool) seal() (*os.File, *spoolError) {
+func (s *spool) seal() (*os.File, *fault) {
 	if s.failure == nil {
 		seals := unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
 		if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_ADD_SEALS, seals); err != nil {
-			s.failure = &spoolError{exOSErr, "seal message: " + err.Error()}
+			s.failure = &fault{exOSErr, "seal message: " + err.Error()}
 		}
 	}
 	if s.failure != nil {
@@ -98,19 +99,46 @@ func (s *spool) drop() {
 	}
 }
 
-// copyStdin adds standard input, to its end or to the bound.
-func (s *spool) copyStdin() {
+// copyStdin adds standard input, to its end or to the bound; and, where dots is
+// set, no more than has been read with a line of a lone dot. The real sendmail
+// reads no further, and so somebody who types a message waits for it, or a program
+// that keeps the pipe open. A dot before CR LF is left out: not every MTA takes it.
+func (s *spool) copyStdin(dots bool) {
 	buf := make([]byte, chunk)
-	for s.failure == nil && !s.truncated {
+	dot := []byte("\n.\n")
+	last := []byte("\n") // at most two bytes before buf
+	for s.failure == nil && !s.truncated && !s.dotted {
 		n, err := readStdin(buf)
 		if err != nil {
-			s.failure = &spoolError{exIOErr, "standard input: " + err.Error()}
+			s.failure = &fault{exIOErr, "standard input: " + err.Error()}
 		}
 		if n == 0 {
 			return
 		}
 		s.write(buf[:n])
+		if dots {
+			seam := append(last, buf[:min(n, 2)]...)
+			s.dotted = bytes.Contains(seam, dot) || bytes.Contains(buf[:n], dot)
+			last = append(last, buf[max(n-2, 0):n]...)
+			last = last[max(len(last)-2, 0):]
+		}
 	}
+}
+
+// readable is false where each read(2) of standard input must fail: it was
+// closed, is open for writing or as a path only, or is a directory. What the real
+// sendmail makes of that, it shall say itself; for us it is an empty message. No
+// other error is left to it: a socket gives one once, and then the message.
+func readable() bool {
+	if callerClosed&1 != 0 {
+		return false
+	}
+	flags, err := unix.FcntlInt(0, unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_PATH != 0 || flags&unix.O_ACCMODE != unix.O_RDONLY && flags&unix.O_ACCMODE != unix.O_RDWR {
+		return false
+	}
+	var stat unix.Stat_t
+	return unix.Fstat(0, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFDIR
 }
 
 // readStdin is read(2) that also waits where the caller left standard input
@@ -142,10 +170,7 @@ func wait(fd int, events int16) error {
 
 // drain reads standard input to its end: a caller that still writes would get
 // SIGPIPE or EPIPE instead of the exit status and the reason.
-func drain(mode sendmail.Mode) {
-	if mode != sendmail.Submit {
-		return
-	}
+func drain() {
 	buf := make([]byte, chunk)
 	for {
 		if n, err := readStdin(buf); n == 0 || err != nil {

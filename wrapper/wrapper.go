@@ -15,8 +15,9 @@
 // The exit status is of sysexits(3): what mailquotad says for a refused message
 // (69), 69 where mailquotad is away and on-unavailable says refuse, 70 where it
 // did not understand, 71 and 74 where the system or standard input failed, 78
-// where the real sendmail is missing. 75 is for mail relayed with -G only, since
-// PHP takes it for sent since 8.5.
+// where the real sendmail is missing; and 75 instead of any of them for mail that
+// is relayed (-G, rmail), and for no other, since PHP takes it for sent since 8.5.
+// docs/exit-codes.md has them by cause and by caller.
 package wrapper
 
 import (
@@ -49,38 +50,58 @@ const askTimeout = 30 * time.Second
 // Run does the call and returns its exit status; it does not return where the
 // call becomes the real sendmail.
 func Run(argv []string, configPath string) int {
+	inheritSignals()
 	config, wrong := LoadConfig(configPath)
 	for _, err := range wrong {
 		logLine(err.Error())
 	}
 	call := config.Profile.Under(os.LookupEnv).Parse(argv)
+	exit := handle(&config, &call, argv)
+	if call.Gateway && (call.Mode == sendmail.Submit || call.Mode == sendmail.Probe) {
+		// An MTA that relays keeps the mail in its queue, and bounces it at most of
+		// the other statuses (Postfix: global/sys_exits.c).
+		return exTempFail
+	}
+	return exit
+}
+
+func handle(config *Config, call *sendmail.Call, argv []string) int {
 	if err := checkReal(config.RealSendmail); err != nil {
+		if call.Mode == sendmail.SMTP {
+			writeAll(1, []byte(codeGone+" "+err.Error()+"\r\n"))
+		}
 		return fail(exConfig, err.Error())
 	}
 	switch call.Mode {
 	case sendmail.Other:
 		return become(config.RealSendmail, argv, -1)
 	case sendmail.SMTP:
-		return dialogue(&config, &call, argv)
+		return dialogue(config, call, argv)
 	case sendmail.BatchSMTP:
-		return batch(&config, &call, argv)
+		return batch(config, call, argv)
 	}
 	held := newSpool(config.MaxMessageSize)
-	if call.Mode == sendmail.Submit {
-		held.copyStdin()
+	read := call.Mode == sendmail.Submit && readable()
+	if read {
+		// An MTA whose configuration ignores dots would get a part of the message.
+		held.copyStdin(!call.IgnoreDots && !config.Profile.DotsUnsure)
+	}
+	refuse := func(exit int, text string) int {
+		if read && !held.dotted {
+			drain()
+		}
+		return fail(exit, text)
 	}
 	message, failure := held.seal()
 	if failure != nil {
-		drain(call.Mode)
-		return fail(failure.exit, failure.text)
+		return refuse(failure.exit, failure.text)
 	}
-	r := request(&config, argv)
+	r := request(config, argv)
 	r.Truncated = held.truncated
-	if reply := ask(&config, &call, r, message); reply.Verdict != wire.VerdictAccept {
-		drain(call.Mode)
-		return fail(int(reply.Exit), reply.Text)
+	if reply := ask(config, call, r, message); reply.Verdict != wire.VerdictAccept {
+		return refuse(int(reply.Exit), reply.Text)
 	}
-	if call.Mode != sendmail.Submit {
+	if !read {
 		return become(config.RealSendmail, argv, -1)
 	}
 	return become(config.RealSendmail, argv, int(message.Fd()))
@@ -89,6 +110,7 @@ func Run(argv []string, configPath string) int {
 // Codes of refusals that mailquotad does not make (RFC 5321, 4.2; RFC 3463).
 const (
 	codeFault   = "451 4.3.0" // something is wrong with this system
+	codeGone    = "421 4.3.0" // … and the session ends
 	codeTooLong = "552 5.3.4"
 )
 
@@ -113,9 +135,6 @@ func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File)
 		}
 		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: codeFault,
 			Text: "mail cannot be counted now, so it is refused; try again later (" + reply.Text + ")"}
-		if call.Gateway {
-			reply.Exit = exTempFail
-		}
 	default:
 		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exSoftware, Code: codeFault, Text: reply.Text}
 	}
@@ -187,7 +206,9 @@ func become(path string, argv []string, stdin int) int {
 			return fail(exOSErr, "dup3: "+err.Error())
 		}
 	}
-	err := unix.Exec(path, argv, environment())
+	env := environment()
+	inheritRest(argv, env)
+	err := unix.Exec(path, argv, env)
 	return fail(exConfig, "cannot execute "+path+": "+err.Error())
 }
 

@@ -305,7 +305,7 @@ func TestAccepted(t *testing.T) {
 func TestMemory(t *testing.T) {
 	h := newHost(t)
 	h.answer(t, refuse)
-	cmd := h.command("sendmail", "a@x")
+	cmd := h.command("sendmail", "-i", "a@x")
 	cmd.Env = append(cmd.Env, "TEST_STATUS="+h.path("status"))
 	cmd.Stdin = bytes.NewReader(difficult(25 << 20))
 	if o := h.run(t, cmd); o.exit != 69 {
@@ -346,7 +346,7 @@ func TestRefused(t *testing.T) {
 		w.Close()
 		written <- err
 	}()
-	cmd := h.command("sendmail", "a@x")
+	cmd := h.command("sendmail", "-i", "a@x")
 	cmd.Stdin = r
 	o := h.run(t, cmd)
 	r.Close()
@@ -355,6 +355,63 @@ func TestRefused(t *testing.T) {
 	}
 	if err := <-written; err != nil {
 		t.Errorf("the caller could not write all of his message: %v", err)
+	}
+}
+
+// TestLoneDot: who ends a message by a dot may leave standard input open.
+func TestLoneDot(t *testing.T) {
+	for _, c := range []struct {
+		name, mta string
+		option    string
+		pieces    []string
+		ends      bool
+		reply     *wire.Reply
+	}{
+		{"in one piece", "postfix", "-v", []string{"Subject: s\n\nx\n.\n"}, true, accept},
+		{"byte by byte", "postfix", "-v", []string{"Subject: s\n\nx\n", ".", "\n"}, true, accept},
+		{"at once", "postfix", "-v", []string{".\n"}, true, accept},
+		{"refused", "postfix", "-v", []string{"Subject: s\n\nx\n.\n"}, true, refuse},
+		{"with -i", "postfix", "-i", []string{"Subject: s\n\nx\n.\n"}, false, accept},
+		{"no line of its own", "postfix", "-v", []string{"Subject: s\n\nx.\n", "..\n. \n"}, false, accept},
+		{"before CR LF", "postfix", "-v", []string{"Subject: s\r\n\r\nx\r\n.\r\n"}, false, accept},
+		{"Exim", "exim", "-v", []string{"Subject: s\n\nx\n.", "\n"}, true, accept},
+		{"Sendmail, which may be configured not to", "sendmail", "-v", []string{"Subject: s\n\nx\n.\n"}, false, accept},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t, `mta = "`+c.mta+`"`)
+			h.answer(t, c.reply)
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			cmd := h.command("sendmail", c.option, "a@x")
+			cmd.Stdin = r
+			written := make(chan struct{})
+			go func() {
+				for _, piece := range c.pieces {
+					w.WriteString(piece)
+				}
+				if !c.ends {
+					w.Close()
+				}
+				close(written)
+			}()
+			o := h.run(t, cmd)
+			<-written
+			w.Close()
+			message := strings.Join(c.pieces, "")
+			if a := <-h.asks; string(a.message) != message {
+				t.Errorf("the daemon saw %q", a.message)
+			}
+			if c.reply == refuse {
+				if o.exit != 69 || o.called != nil {
+					t.Errorf("%+v", o)
+				}
+			} else if o.called == nil || o.called.Sum != sha256.Sum256([]byte(message)) {
+				t.Errorf("%+v", o)
+			}
+		})
 	}
 }
 
@@ -371,7 +428,7 @@ func TestTooLong(t *testing.T) {
 		w.Close()
 		written <- err
 	}()
-	cmd := h.command("sendmail", "a@x")
+	cmd := h.command("sendmail", "-i", "a@x")
 	cmd.Stdin = r
 	o := h.run(t, cmd)
 	if o.exit != 69 || o.called != nil {
@@ -489,6 +546,9 @@ func TestRealSendmailMissing(t *testing.T) {
 	if o.exit != 78 || !strings.Contains(o.stderr, "/nonexistent/sendmail") {
 		t.Errorf("%+v", o)
 	}
+	if o := h.run(t, h.command("sendmail", "-bs")); o.exit != 78 || !strings.HasPrefix(o.stdout, "421 4.3.0 ") {
+		t.Errorf("in a dialogue: %+v", o)
+	}
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -544,7 +604,8 @@ func TestKindsOfStandardInput(t *testing.T) {
 	defer dir.Close()
 	cmd := h.command("sendmail", "a@x")
 	cmd.Stdin = dir
-	if o := h.run(t, cmd); o.exit != 74 || !strings.Contains(o.stderr, "is a directory") {
+	// It is the real one that says so; and it was asked for, as with any message.
+	if o := h.run(t, cmd); o.exit != 99 || !strings.Contains(o.stderr, "record: ") || !strings.Contains(o.stderr, "is a directory") || len(h.asks) == 0 {
 		t.Errorf("directory: %+v", o)
 	}
 	if o := h.run(t, h.command("sendmail", "a@x")); o.called == nil || o.called.Size != 0 {

@@ -16,6 +16,7 @@ var allowed = map[string]string{
 	"golang.org/x/sys/unix":     "memfd, seals, SCM_RIGHTS, poll",
 
 	"os": "arguments, files, exit", "io": "readers", "bufio": "lines of a header", "io/fs": "of os", "path": "of os", "syscall": "of os",
+	"os/signal": "ignored signals stay ignored", "context": "of os/signal",
 	"time": "deadline, date of a syslog line", "errors": "", "strings": "", "strconv": "", "bytes": "", "math": "bounds",
 	"encoding/binary": "frames", "sort": "of encoding/binary's reflect", "reflect": "of encoding/binary, errors",
 	"slices": "", "cmp": "of slices", "iter": "of strings", "maps": "of slices", "math/bits": "of strconv", "unicode": "of strings",

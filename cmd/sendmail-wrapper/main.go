@@ -10,12 +10,16 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"strings"
 
 	"sendmail-wrapper/wrapper"
 )
 
 var version = "unknown"
+
+// configPath is another one in the tests.
+var configPath = "/etc/sendmail-wrapper/wrapper.conf"
 
 const help = `sendmail-wrapper: a sendmail that counts mail and refuses what is past the limit
 
@@ -26,10 +30,18 @@ It takes the place of /usr/sbin/sendmail, with the options of the real one:
 See sendmail-wrapper(8), wrapper.conf(5) and mailctl(8).
 `
 
+// The thread that the caller started is the one that executes the real sendmail:
+// PR_SET_PDEATHSIG is its alone (prctl(2)).
+func init() { runtime.LockOSThread() }
+
 func main() {
+	argv := os.Args
+	if len(argv) == 0 {
+		argv = []string{""} // as Linux 5.18 does at execve(2)
+	}
 	// As sendmail, all options are the real sendmail's.
-	if strings.HasSuffix(os.Args[0], "sendmail-wrapper") && len(os.Args) == 2 {
-		switch os.Args[1] {
+	if strings.HasSuffix(argv[0], "sendmail-wrapper") && len(argv) == 2 {
+		switch argv[1] {
 		case "--version":
 			os.Stdout.WriteString("sendmail-wrapper " + version + "\n")
 			return
@@ -38,5 +50,5 @@ func main() {
 			return
 		}
 	}
-	os.Exit(wrapper.Run(os.Args, "/etc/sendmail-wrapper/wrapper.conf"))
+	os.Exit(wrapper.Run(argv, configPath))
 }
