@@ -27,7 +27,7 @@ var direction = map[string][]string{
 	"daemon":               {"config", "origin", "policy", "quota", "sendmail", "sqlschema", "wire"},
 	"cmd/sendmail-wrapper": {"wrapper"},
 	"cmd/mailquotad":       {"config", "daemon"},
-	"cmd/mailctl":          {"admin", "config", "pgcluster", "quota", "report", "sqlschema", "wire"},
+	"cmd/mailctl":          {"admin", "config", "pgcluster", "quota", "report", "sendmail", "sqlschema", "wire", "wrapper"},
 	"tests":                {},
 	"tests/bench":          {"pgcluster", "sqlschema", "wire"},
 	"tests/bench/call":     {"wire"},

@@ -145,7 +145,7 @@ func (a *app) root() *cobra.Command {
 	for _, class := range a.classes() {
 		root.AddCommand(class)
 	}
-	root.AddCommand(a.limit(), a.usage(), a.report(), a.status(), a.databaseCommands())
+	root.AddCommand(a.limit(), a.usage(), a.report(), a.status(), a.setup(), a.databaseCommands())
 	return root
 }
 

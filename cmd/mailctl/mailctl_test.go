@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //
 //	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [sender=S] [ago=DURATION]: a message is decided
 //	sql STATEMENT: as the owner of the database
+//	expand FILE…: $NAME in them becomes the variable's value
 //	answer BODY: somebody answers at the daemon's socket, once
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -54,7 +55,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(conf, []byte(text), 0o600)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"send": send, "sql": sql, "answer": answer,
+			"send": send, "sql": sql, "answer": answer, "expand": expand,
 		},
 	})
 }
@@ -99,6 +100,15 @@ func sql(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	_, err = ts.Stdout().Write([]byte(text + "\n"))
 	ts.Check(err)
+}
+
+func expand(ts *testscript.TestScript, _ bool, files []string) {
+	for _, name := range files {
+		path := ts.MkAbs(name)
+		text, err := os.ReadFile(path)
+		ts.Check(err)
+		ts.Check(os.WriteFile(path, []byte(os.Expand(string(text), ts.Getenv)), 0o644))
+	}
 }
 
 func answer(ts *testscript.TestScript, _ bool, args []string) {

@@ -82,9 +82,9 @@ func (d *daemonState) problems() []string {
 func (a *app) status() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "whether mail is counted, and what is wrong if not", Args: cobra.NoArgs,
-		Long: "status asks mailquotad and the database: whether decisions are made without it, or wait in the journal; who keeps an old\n" +
-			"snapshot open, which slows down all mail; whether vacuum keeps up; whether tomorrow has its partition.\n" +
-			"Its exit status is 1 if something is wrong.",
+		Long: "status looks whether mail is counted as the mail server of this host does, and asks mailquotad and the database: whether\n" +
+			"decisions are made without it, or wait in the journal; who keeps an old snapshot open, which slows down all mail; whether\n" +
+			"vacuum keeps up; whether tomorrow has its partition. Its exit status is 1 if something is wrong.",
 		Example: "  mailctl status\n  mailctl status --json",
 		RunE:    func(c *cobra.Command, _ []string) error { return a.showStatus(c.Context()) },
 	}
@@ -113,6 +113,7 @@ func (a *app) showStatus(ctx context.Context) error {
 		s.Problems = append(s.Problems, daemon.problems()...)
 	}
 	if os.Geteuid() == 0 {
+		s.Problems = append(s.Problems, a.mtaProblems(ctx)...)
 		var problems []string
 		s.Database, problems, err = a.databaseState(ctx)
 		s.Problems = append(s.Problems, problems...)

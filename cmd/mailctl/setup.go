@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sendmail-wrapper/sendmail"
+	"sendmail-wrapper/wrapper"
+)
+
+func (a *app) setup() *cobra.Command {
+	var dryRun bool
+	mta := &cobra.Command{
+		Use: "mta", Short: "find out of which mail server the real sendmail is, and configure it", Args: cobra.NoArgs,
+		Long: "mta looks into the real sendmail, which wrapper.conf names, or /usr/sbin/sendmail where the wrapper is not installed yet,\n" +
+			"and writes what it is into wrapper.conf, which is in the directory of --config. The rest of that file stays as it is.\n" +
+			"Of Exim it asks whether arguments are taken from the recipients of -t, as is its default, or added to them.\n" +
+			"A program that is not known is left as wrapper.conf says; where that says nothing, the exit status is 1.",
+		Example: "  mailctl setup mta --dry-run\n  mailctl setup mta",
+		RunE:    func(c *cobra.Command, _ []string) error { return a.setupMTA(c.Context(), dryRun) },
+	}
+	mta.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be written, and write nothing")
+	return group("setup", "fit the configuration to this host", "  mailctl setup mta", mta)
+}
+
+// wrapperConf is the wrapper's configuration: it lies beside mailquotad's.
+func (a *app) wrapperConf() string { return filepath.Join(filepath.Dir(a.configPath), "wrapper.conf") }
+
+// mtaSetup is the body of setup mta --json.
+type mtaSetup struct {
+	Program string `json:"program"` // the real sendmail, links resolved
+	MTA     string `json:"mta"`     // its profile
+	Was     string `json:"was"`     // the profile that was in force
+	Written bool   `json:"written"`
+}
+
+func (a *app) setupMTA(ctx context.Context, dryRun bool) error {
+	path := a.wrapperConf()
+	conf, _ := wrapper.LoadConfig(path) // lines that are wrong stay so, and mailctl status says so
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	start, end, given := mtaLine(text)
+
+	real := conf.RealSendmail
+	if _, err := os.Stat(real); errors.Is(err, fs.ErrNotExist) {
+		real = "/usr/sbin/sendmail"
+	}
+	s := mtaSetup{Was: conf.Profile.Name}
+	s.Program, s.MTA, err = identify(ctx, real)
+	switch {
+	case errors.As(err, new(*unknownError)) && given:
+		s.MTA = s.Was
+		if !a.json {
+			fmt.Fprintf(a.stderr, "mailctl: %v\n", err)
+		}
+	case err != nil:
+		return err
+	}
+	if _, err := sendmail.ProfileByName(s.MTA); err != nil {
+		return err
+	}
+
+	if s.MTA != s.Was && !dryRun {
+		line := fmt.Sprintf("mta = %q\n", s.MTA)
+		if start > 0 && text[start-1] != '\n' {
+			line = "\n" + line
+		}
+		if err := replaceFile(path, bytes.Join([][]byte{text[:start], []byte(line), text[end:]}, nil)); err != nil {
+			return err
+		}
+		s.Written = true
+	}
+	switch {
+	case a.json:
+		return a.printJSON(s)
+	case s.MTA == s.Was:
+		return a.done("%s: mta = %q, as %s has it", s.Program, s.MTA, path)
+	case dryRun:
+		return a.done("%s: mta = %q would go into %s, was %q", s.Program, s.MTA, path, s.Was)
+	}
+	return a.done("%s: mta = %q is written into %s, was %q", s.Program, s.MTA, path, s.Was)
+}
+
+// mtaLine is where the line that sets mta is, or, if none is given, where it
+// should go: behind the one that a comment is made of, or at the end.
+func mtaLine(text []byte) (start, end int, given bool) {
+	comment := -1
+	at := 0
+	for line := range bytes.Lines(text) {
+		key, _, _ := strings.Cut(string(line), "=")
+		switch strings.TrimSpace(key) {
+		case "mta":
+			return at, at + len(line), true // the first one holds
+		case "#mta":
+			comment = at + len(line)
+		}
+		at += len(line)
+	}
+	if comment >= 0 {
+		return comment, comment, false
+	}
+	return at, at, false
+}
+
+// replaceFile leaves either the old content or the new one, whatever happens
+// meanwhile: the wrapper reads it at each call.
+func replaceFile(path string, content []byte) error {
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		path = to
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".wrapper.conf-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already if all went well
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// unknownError: the program is none that we know.
+type unknownError struct{ error }
+
+func (e *unknownError) Unwrap() error { return e.error }
+
+// identify says of which program path is a name, and its profile. The error is an
+// *unknownError if it can be read and is of no known mail server.
+func identify(ctx context.Context, path string) (program, profile string, err error) {
+	program, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", "", err
+	}
+	if filepath.Base(program) == "sendmail-wrapper" {
+		return "", "", &failure{exWrong, path + " is sendmail-wrapper, and not the real sendmail", "see real-sendmail in wrapper.conf(5)"}
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	if profile, err = sendmail.Identify(program, f); err != nil {
+		return program, "", &unknownError{err}
+	}
+	if profile == "exim" {
+		profile, err = eximProfile(ctx, program)
+	}
+	return program, profile, err
+}
+
+// eximProfile asks Exim for the one setting that its profile depends on. -bP
+// writes a boolean as its name, with no_ before it if it is false (the Exim
+// specification, 5.2).
+func eximProfile(ctx context.Context, program string) (string, error) {
+	const option = "extract_addresses_remove_arguments"
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, "-bP", option).CombinedOutput()
+	switch answer := strings.TrimSpace(string(out)); {
+	case err == nil && answer == option:
+		return "exim", nil
+	case err == nil && answer == "no_"+option:
+		return "exim-add-arguments", nil
+	case err == nil:
+		err = errors.New("not understood")
+		fallthrough
+	default:
+		return "", &failure{exWrong, fmt.Sprintf("%s -bP %s: %v: %s", program, option, err, answer), "is its configuration right?"}
+	}
+}
+
+// mtaProblems says where the profile in force is not that of the real sendmail,
+// and what is wrong in wrapper.conf. Where the wrapper is not installed there may
+// be no sendmail.
+func (a *app) mtaProblems(ctx context.Context) (problems []string) {
+	path := a.wrapperConf()
+	conf, wrong := wrapper.LoadConfig(path)
+	for _, err := range wrong {
+		problems = append(problems, err.Error())
+	}
+	if _, err := os.Stat(conf.RealSendmail); errors.Is(err, fs.ErrNotExist) {
+		if to, err := filepath.EvalSymlinks("/usr/sbin/sendmail"); err == nil && filepath.Base(to) == "sendmail-wrapper" {
+			problems = append(problems, "no mail can leave: there is no real sendmail "+conf.RealSendmail)
+		}
+		return problems
+	}
+	program, profile, err := identify(ctx, conf.RealSendmail)
+	if errors.As(err, new(*unknownError)) {
+		if text, readErr := os.ReadFile(path); readErr == nil {
+			if _, _, given := mtaLine(text); given {
+				return problems // an administrator knows better
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		problems = append(problems, err.Error())
+	case profile != conf.Profile.Name:
+		problems = append(problems, fmt.Sprintf("mail is counted as %s does, and %s is %s: mailctl setup mta", conf.Profile.Name, program, profile))
+	}
+	return problems
+}
