@@ -37,6 +37,10 @@ test: deps build ## all tests: unit, property, fuzz seeds, scripts, and end to e
 test-e2e: deps build ## only the end-to-end tests; T=t-02-limits for one
 	@tests/run-all $(T)
 
+.PHONY: conformance
+conformance: deps ## calls of seven mail servers' sendmail, without and with the wrapper
+	@tests/conformance postfix exim sendmail opensmtpd msmtp nullmailer dma
+
 .PHONY: kill
 kill: deps ## programs killed and power cut at random points, ROUNDS times each (200); SEED repeats a run
 	CRASH_ROUNDS=$(or $(ROUNDS),200) CRASH_SEED=$(SEED) go test -tags power ./tests/crash -run '^Test(Kill|KillHosts|PowerCut)$$' -count=1 -timeout 6h -v

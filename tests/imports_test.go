@@ -32,6 +32,7 @@ var direction = map[string][]string{
 	"tests/bench":          {"pgcluster", "sqlschema", "wire"},
 	"tests/bench/call":     {"wire"},
 	"tests/bench/dial":     {},
+	"tests/conform":        {"sendmail"},
 	"tests/crash":          {},
 	"tests/testpg":         {"pgcluster", "sqlschema"},
 }
