@@ -159,6 +159,7 @@ func TestCalls(t *testing.T) {
 		{"NUL in the last line", []string{"sendmail", "a@x"}, "X: x\x00y\n", "opensmtpd:0 msmtp:1 nullmailer:1 dma:1"},
 		{"NUL at the beginning of it", []string{"sendmail", "a@x"}, "X: x\n\x00y\n", "opensmtpd:1"},
 		{"NUL before the last line", []string{"sendmail", "a@x"}, "X: x\x00y\nZ: z\n", "opensmtpd:1"},
+		{"a line that a NUL has cut goes on", []string{"sendmail", "a@x"}, "To: \x00b@x\nbody\n", "opensmtpd:1"},
 		{"NUL in a body", []string{"sendmail", "a@x"}, "\nx\x00y\n", "opensmtpd:1 msmtp:1 nullmailer:1 dma:1"}, // which opensmtpd refuses
 		{"two in From", []string{"sendmail", "-t"}, "From: f@x, g@x\nTo: a@x\n\n", "opensmtpd:1:g@x msmtp:2 nullmailer:1 dma:1"},
 		{"Return-Path beats -f", []string{"sendmail", "-fs@x", "a@x"}, "Return-Path: <r@x>\n\n", "opensmtpd:1:s@x msmtp:1:s@x nullmailer:1:r@x dma:1:s@x"},

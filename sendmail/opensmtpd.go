@@ -207,8 +207,9 @@ func (h *opensmtpdHeader) line(b []byte) {
 		h.known = true
 		return
 	}
-	// smtpd, in _rfc5322_next(). From_ lines are left out before that.
-	if bytes.IndexByte(b, ':') < 0 && bytes.IndexByte(b, 0) < 0 && b[len(b)-1] == '\n' && !foldPrefix(b, "from ") {
+	// smtpd, in _rfc5322_next(). From_ lines are left out before that, and a line
+	// that goes on one without an end is none of its own.
+	if !h.open && bytes.IndexByte(b, ':') < 0 && bytes.IndexByte(b, 0) < 0 && b[len(b)-1] == '\n' && !foldPrefix(b, "from ") {
 		h.malformed = true
 	}
 }
