@@ -65,7 +65,7 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	case tooLong:
 		m.Forbidden = err.Error()
 	case request.Truncated:
-		m.Forbidden = "the message is longer than max-message-size of this server"
+		m.Forbidden = wire.TextTooLong
 	case envelope.LineBreaks:
 		m.Forbidden = "an argument or a variable has a line break, behind which " + profile.Name + " would read recipients or commands"
 	case m.Recipients == 0:
@@ -75,7 +75,7 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	m.Recipients = max(m.Recipients, 1)
 	reply := s.decide(&m, call.Gateway, began)
 	if reply.Verdict == wire.VerdictRefuse && (tooLong || request.Truncated) {
-		reply.Code = "552 5.3.4" // RFC 3463: message too big for system
+		reply.Code = wire.CodeTooLong
 	}
 	return reply
 }
@@ -158,7 +158,7 @@ func (s *Server) undecided(m *quota.Message, gateway bool, err error) *wire.Repl
 		reply.Verdict = wire.VerdictAccept
 	case away && down == "refuse", errors.Is(err, quota.ErrJournal):
 		r := &quota.Refusal{Reason: "mail cannot be counted now, so it is refused; try again later"}
-		reply.Verdict, reply.Exit, reply.Code, reply.Text = wire.VerdictRefuse, r.Exit(gateway), "451 4.3.0", r.Text()
+		reply.Verdict, reply.Exit, reply.Code, reply.Text = wire.VerdictRefuse, r.Exit(gateway), wire.CodeFault, r.Text()
 	case away, errors.Is(err, quota.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		reply.Verdict, reply.Text = wire.VerdictUnavailable, "mailquotad has no database"
 	default:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // journal is a file with the decisions that the database has not got yet. One
@@ -89,7 +90,7 @@ func openJournal(path string, limit int) (j *journal, err error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 	var system syscall.Errno
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("journal %s: another mailquotad has it open", path)
 	case errors.As(err, &system):
 		return nil, fmt.Errorf("journal %s: %w", path, err)

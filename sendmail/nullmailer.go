@@ -159,7 +159,6 @@ type nullmailerHeader struct {
 	within bool // a line
 	first  bool // no line has been that is not of mbox
 	inMbox bool
-	done   bool
 	field  []byte // with its name, and the line breaks of its folds
 	beyond int    // separators after maxField
 
@@ -193,7 +192,6 @@ func (h *nullmailerHeader) line(b []byte) bool {
 	h.inMbox = h.first && (bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From ")))
 	switch {
 	case len(line) == 0, len(line) == 1 && line[0] == '\r':
-		h.done = true
 		return false
 	case h.inMbox:
 		return true
@@ -205,7 +203,6 @@ func (h *nullmailerHeader) line(b []byte) bool {
 	}
 	for _, c := range line { // is_header()
 		if isCSpace(c) {
-			h.done = true
 			return false
 		}
 		if c == ':' {
@@ -213,7 +210,6 @@ func (h *nullmailerHeader) line(b []byte) bool {
 		}
 	}
 	if bytes.IndexByte(line, ':') < 0 && !h.within {
-		h.done = true
 		return false
 	}
 	h.endField()

@@ -40,6 +40,7 @@ var postfix = Profile{
 
 	Dots:        true, // SM_FLAG_AEOF; all CR before the LF are stripped first
 	FromLines:   quotedFromSkipped,
+	LineLimit:   2048,  // line_length_limit, by default
 	BeforeColon: " \t", // is_header.c
 	LastLine:    true,
 	ReportEnv:   "MAIL_VERBOSE", // as -v

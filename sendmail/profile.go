@@ -41,6 +41,7 @@ type Profile struct {
 	AnyNames    bool      // a field's name may be empty, or have bytes over 127
 	DELNames    bool      // a field's name may have DEL (127), which is no printable character
 	MaxName     int       // a longer name ends the header; 0 without a bound
+	LineLimit   int       // a colon further behind may end the header; 0 without a bound
 	NoName      string    // a line that begins so ends the header
 	MayEnd      []string  // fields that end the header, as the MTA was built; in lower case
 	BeforeColon string    // white space that may stand between the name of a field and the colon

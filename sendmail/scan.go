@@ -22,10 +22,6 @@ const (
 	// nobody means a longer header, and to read one is work for the daemon.
 	maxRecipientHeader = 16 << 20
 
-	// maxName is how far behind the beginning of a line Postfix finds the colon of a
-	// field, or else the header ends: line_length_limit, 2048 by default.
-	maxName = 2048
-
 	// maxText is what is kept of fields for the report: a line of RFC 5322, 2.1.1.
 	maxText = 998
 
@@ -224,7 +220,7 @@ func (s *scanner) line(line []byte) bool {
 	}
 	s.endField()
 	s.current = s.kind(name)
-	if value > maxName || oneOf(s.p.MayEnd, name) {
+	if s.p.LineLimit > 0 && value > s.p.LineLimit || oneOf(s.p.MayEnd, name) {
 		s.atLeast = max(s.atLeast, s.total())
 	}
 	if strings.IndexByte(name, 0x7f) >= 0 {

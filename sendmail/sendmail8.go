@@ -132,7 +132,7 @@ const maxToken = 256
 // bad: sendtolist() and prescan(). Commas delimit, and white space in an old
 // style list, which has nothing that only the new style has.
 func sendmail8Addresses(list string, each func(string)) {
-	old := strings.IndexAny(list, ",;<(") < 0
+	old := !strings.ContainsAny(list, ",;<(")
 	for {
 		list = strings.TrimLeft(list, ","+cSpace)
 		if list == "" {

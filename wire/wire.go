@@ -68,6 +68,14 @@ type Reply struct {
 	Body    []byte // JSON for OpUsage and OpStatus
 }
 
+// What the wrapper says as the daemon does, where it has to decide itself: reply
+// code and status code (RFC 5321, 4.2; RFC 3463), and text.
+const (
+	CodeFault   = "451 4.3.0" // something is wrong with this system
+	CodeTooLong = "552 5.3.4"
+	TextTooLong = "the message is longer than max-message-size of this server"
+)
+
 // MaxRequest and MaxReply are the longest bodies that are read, in bytes. Linux
 // gives argv and the environment 2 MiB together unless the stack limit was
 // raised (execve(2), "Limits on size of arguments and environment").

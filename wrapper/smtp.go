@@ -218,7 +218,7 @@ func (s *session) submit(held *spool) (ok bool) {
 func (s *session) judge(held *spool) (message *os.File, refusal *wire.Reply) {
 	message, failure := held.seal()
 	if failure != nil {
-		return nil, &wire.Reply{Code: codeFault, Text: failure.text}
+		return nil, &wire.Reply{Code: wire.CodeFault, Text: failure.text}
 	}
 	r := request(s.config, s.argv)
 	r.Truncated, r.Sender, r.Recipients = held.truncated, s.sender, s.recipients

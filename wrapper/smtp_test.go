@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,163 +21,6 @@ import (
 
 	"sendmail-wrapper/wire"
 )
-
-// served is what an MTA of the tests has got.
-type served struct {
-	Argv     []string
-	Commands []string // with their line ends
-	Messages []mail
-}
-
-type mail struct {
-	Sender     string
-	Recipients []string
-	Content    []byte // a string would lose bytes in JSON
-}
-
-// serveSMTP is the MTA of the tests: it reads lines as Postfix does, and does wrong
-// what the word in TEST_MTA says.
-func serveSMTP(record, wrong string) int {
-	m := mta{Reader: bufio.NewReaderSize(os.Stdin, 100), wrong: wrong, batch: slices.Contains(os.Args, "-bS")}
-	m.Argv = os.Args
-	exit := m.serve()
-	out, err := json.Marshal(&m.served)
-	if err == nil {
-		err = os.WriteFile(record, out, 0o600)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return exit
-}
-
-type mta struct {
-	*bufio.Reader
-	served
-	wrong   string
-	batch   bool
-	current *mail
-}
-
-func (m *mta) say(text string) {
-	if !m.batch {
-		os.Stdout.WriteString(text + "\r\n")
-	}
-}
-
-const ehloReply = "250-mta\r\n250-SIZE 1000\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 STARTTLS"
-
-func (m *mta) serve() (exit int) {
-	switch m.wrong {
-	case "greets 554":
-		m.say("554 no service")
-		return 7
-	case "greets in two lines":
-		m.say("220-mta\r\n220 second line")
-	case "dies at once":
-		return 9
-	case "never ends a line":
-		os.Stdout.Write(bytes.Repeat([]byte("x"), 200_000))
-		return 0
-	default:
-		m.say("220 mta")
-	}
-	for {
-		line, err := m.ReadString('\n')
-		if err != nil && m.batch {
-			return 0
-		}
-		if err != nil {
-			return 5
-		}
-		m.Commands = append(m.Commands, line)
-		verb, argument, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
-		switch verb = strings.ToUpper(verb); {
-		case verb == "HELP" && m.wrong == "says 421 and ends":
-			m.say("421 going down")
-			return 6
-		case verb == "HELP" && m.wrong == "dies":
-			os.Stdout.WriteString("214-half a reply\r\n")
-			return 8
-		case verb == "HELP" && m.wrong == "replies twice":
-			m.say("214 one\r\n250 two")
-		case verb == "HELP" && m.wrong == "wants data":
-			m.say("354 go on")
-		case verb == "HELP":
-			m.say("214-help\r\n214-more\r\n214 help")
-		case verb == "EHLO":
-			m.say(ehloReply)
-		case verb == "MAIL" && strings.Contains(argument, "refused"):
-			m.say("550 5.7.1 not you")
-		case verb == "MAIL" && m.current != nil:
-			m.say("503 nested")
-		case verb == "MAIL":
-			m.current = &mail{Sender: argument}
-			m.say("250 2.1.0 sender")
-		case (verb == "RCPT" || verb == "XRCPT") && m.current == nil:
-			m.say("503 need MAIL")
-		case verb == "RCPT" && strings.Contains(argument, "refused"):
-			m.say("550-5.1.1 nobody\r\n550 5.1.1 of that name")
-		case verb == "RCPT", verb == "XRCPT":
-			m.current.Recipients = append(m.current.Recipients, argument)
-			m.say("250 2.1.5 recipient")
-		case verb == "RSET":
-			m.current = nil
-			m.say("250 reset")
-		case verb == "QUIT":
-			m.say("221 bye")
-			return 0
-		case verb == "NOOP", verb == "HELO":
-			m.say("250 " + verb)
-		case verb != "DATA":
-			m.say("500 what?")
-			if m.batch {
-				fmt.Println("500 what?")
-				return 2
-			}
-		case m.current == nil || len(m.current.Recipients) == 0:
-			m.say("503 need RCPT")
-			if m.batch {
-				return 2
-			}
-		case m.wrong == "refuses DATA":
-			m.say("451 not now")
-		default:
-			if !m.data() {
-				return 4
-			}
-		}
-	}
-}
-
-// data reads the content, and ends at "." after CR LF or LF.
-func (m *mta) data() bool {
-	m.say("354 End data with <CR><LF>.<CR><LF>")
-	if m.wrong == "dies in the content" {
-		io.CopyN(io.Discard, m, 1000)
-		m.say("452 disk full")
-		return false
-	}
-	var content bytes.Buffer
-	for {
-		line, err := m.ReadString('\n')
-		if err != nil {
-			return false
-		}
-		if strings.TrimRight(line, "\r\n") == "." {
-			break
-		}
-		content.WriteString(strings.TrimPrefix(line, "."))
-		if m.wrong == "talks in the content" {
-			m.say("250-talk " + strings.Repeat("x", 60))
-		}
-	}
-	m.current.Content = content.Bytes()
-	m.Messages = append(m.Messages, *m.current)
-	m.current = nil
-	m.say(fmt.Sprintf("250 queued as %d", len(m.Messages)))
-	return true
-}
 
 // tester is a *testing.T or a *rapid.T.
 type tester interface {
@@ -711,55 +552,6 @@ func (p *pieces) Read(b []byte) (int, error) {
 	n := copy(b, p.rest[:min(len(p.rest), p.cuts[p.n%len(p.cuts)])])
 	p.rest, p.n = p.rest[n:], p.n+1
 	return n, nil
-}
-
-// TestBatch: Exim's -bS.
-func TestBatch(t *testing.T) {
-	h := newHost(t, `mta = "exim"`)
-	h.decide(t, func(r *wire.Request, _ []byte) *wire.Reply {
-		if r.Sender == "over@x" {
-			return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: 69, Code: "452 4.7.1", Text: "alice: limit reached"}
-		}
-		return accept
-	})
-	send := func(sender string) string {
-		return "MAIL FROM:<" + sender + ">\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n" + message
-	}
-	moaned := func(began, line int, previous string) (stdout, stderr string) {
-		text := "452 4.7.1 alice: limit reached"
-		return fmt.Sprintf("%s\nTransaction started in line %d\nError detected in line %d\n", text, began, line),
-			fmt.Sprintf("An error was detected while processing a file of BSMTP input.\nThe error message was:\n\n  %s\n\n"+
-				"The SMTP transaction started in line %d.\nThe error was detected in line %d.\n%s successfully processed.\nThe rest of the batch was abandoned.\n", text, began, line, previous)
-	}
-	firstOut, firstErr := moaned(1, 10, "0 previous messages were")
-	thirdOut, thirdErr := moaned(20, 29, "2 previous messages were")
-	for _, c := range []struct {
-		name, input    string
-		exit           int
-		stdout, stderr string
-		asked          []int // recipients of each message that was asked for
-		queued         int
-	}{
-		{"two messages", "HELO x\r\n" + send("1@x") + send("2@x") + "QUIT\r\n", 0, "", "", []int{2, 2}, 2},
-		{"messages behind QUIT", "HELO x\r\n" + send("1@x") + "quit\r\n" + send("2@x"), 0, "", "", []int{2}, 1},
-		{"nothing", "", 0, "", "", nil, 0},
-		{"the first is refused", "HELO x\r\n" + send("over@x") + send("2@x"), 2, firstOut, firstErr, []int{2}, 0},
-		{"the third is refused", "HELO x\r\n" + send("1@x") + "RSET\r\n" + send("2@x") + send("over@x") + send("2@x"), 1, thirdOut, thirdErr, []int{2, 2, 2}, 2},
-		{"no recipient", "MAIL FROM:<1@x>\r\nDATA\r\n" + message + send("2@x"), 2, "", "", nil, 0},
-		{"no end", "MAIL FROM:<1@x>\r\nRCPT TO:<a@x>\r\nDATA\r\nSubject: s\r\n", 4, "", "", nil, 0},
-		{"a lone dot that is none", "MAIL FROM:<1@x>\r\nRCPT TO:<a@x>\r\nDATA\r\na\r\nb\n.\n" + send("2@x") + "QUIT\r\n", 0, "", "", []int{1}, 1},
-		{"what Exim does not know", "NONSENSE\r\n", 2, "500 what?\n", "", nil, 0},
-	} {
-		o, got := h.talk(t, "", strings.NewReader(c.input), "-bS")
-		var asked []int
-		for len(h.asks) > 0 {
-			asked = append(asked, (<-h.asks).request.Recipients)
-		}
-		want := outcome{exit: c.exit, stdout: c.stdout, stderr: c.stderr}
-		if diff := cmp.Diff(want, o, cmp.AllowUnexported(outcome{})); diff != "" || !slices.Equal(asked, c.asked) || len(got.Messages) != c.queued {
-			t.Errorf("%s: asked for %d, %d messages queued\n%s", c.name, asked, len(got.Messages), diff)
-		}
-	}
 }
 
 // FuzzDialogue: whatever a client sends, the session ends, and the MTA has got what

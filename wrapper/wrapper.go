@@ -107,12 +107,8 @@ func handle(config *Config, call *sendmail.Call, argv []string) int {
 	return become(config.RealSendmail, argv, int(message.Fd()))
 }
 
-// Codes of refusals that mailquotad does not make (RFC 5321, 4.2; RFC 3463).
-const (
-	codeFault   = "451 4.3.0" // something is wrong with this system
-	codeGone    = "421 4.3.0" // … and the session ends
-	codeTooLong = "552 5.3.4"
-)
+// codeGone is wire.CodeFault where the session ends.
+const codeGone = "421 4.3.0"
 
 // ask has mailquotad decide about a message, or on-unavailable if it cannot. The
 // reply accepts, or refuses with all that a caller of any kind is told.
@@ -123,7 +119,7 @@ func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File)
 	case errors.As(err, &unreachable):
 		reply = &wire.Reply{Verdict: wire.VerdictUnavailable, Text: unreachable.Error()}
 	case err != nil:
-		return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exOSErr, Code: codeFault, Text: "cannot ask mailquotad: " + err.Error()}
+		return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exOSErr, Code: wire.CodeFault, Text: "cannot ask mailquotad: " + err.Error()}
 	}
 	switch reply.Verdict {
 	case wire.VerdictAccept, wire.VerdictRefuse:
@@ -133,13 +129,13 @@ func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File)
 			reply.Verdict = wire.VerdictAccept
 			break
 		}
-		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: codeFault,
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: wire.CodeFault,
 			Text: "mail cannot be counted now, so it is refused; try again later (" + reply.Text + ")"}
 	default:
-		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exSoftware, Code: codeFault, Text: reply.Text}
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exSoftware, Code: wire.CodeFault, Text: reply.Text}
 	}
 	if reply.Verdict == wire.VerdictAccept && r.Truncated { // a part of a message is none
-		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: codeTooLong, Text: "the message is longer than max-message-size of this server"}
+		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: wire.CodeTooLong, Text: wire.TextTooLong}
 	}
 	return reply
 }

@@ -453,6 +453,36 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestDialogueSignals: the real sendmail of a dialogue has signals as the caller
+// has them, but SIGPIPE, which is never ignored there (wrapper/child.go).
+func TestDialogueSignals(t *testing.T) {
+	p := newPlace(t, "", &wire.Reply{Verdict: wire.VerdictAccept})
+	if err := os.Remove(p.real); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.real, []byte("#!/bin/sh\nexec grep SigIgn /proc/self/status\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ignored := func(program string) string {
+		out, err := exec.Command("sh", "-c", `trap "" PIPE QUIT; exec "$0" -bs </dev/null`, program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	direct, through := ignored(p.real), ignored(p.wrapper)
+	var mask [2]uint64
+	for i, text := range []string{direct, through} {
+		if _, err := fmt.Sscanf(text, "SigIgn: %x", &mask[i]); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+	}
+	pipe := uint64(1) << (unix.SIGPIPE - 1)
+	if mask[0]&pipe == 0 || mask[1] != mask[0]&^pipe {
+		t.Errorf("%sand through the wrapper %s", direct, through)
+	}
+}
+
 // TestTooLittleSpace: below what Go's runtime reserves, the caller gets a line that
 // says so, and no trace.
 func TestTooLittleSpace(t *testing.T) {

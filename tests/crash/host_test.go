@@ -64,20 +64,6 @@ func quoted(s string) string { return fmt.Sprintf("%q", s) }
 
 func (h *host) config() string { return filepath.Join(h.dir, "mailquotad.conf") }
 
-// set changes a line of the configuration, for the next start.
-func (h *host) set(t *testing.T, key, value string) {
-	t.Helper()
-	old, err := os.ReadFile(h.config())
-	must(t, err)
-	text := ""
-	for line := range strings.Lines(string(old)) {
-		if !strings.HasPrefix(line, key+" = ") {
-			text += line
-		}
-	}
-	must(t, os.WriteFile(h.config(), []byte(text+key+" = "+value+"\n"), 0o600))
-}
-
 func (h *host) start(t *testing.T) {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(h.dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
