@@ -98,6 +98,8 @@ func TestCalls(t *testing.T) {
 		{"CR LF among LF", []string{"sendmail", "-t"}, "X: y\nTo: a@x,\r\n b@x\r\n\r\nCc: c@x\n", "postfix:2 exim:2 sendmail:2"},
 		{"CR alone", []string{"sendmail", "-t"}, "To: a@x,\rb@x\n\n", "postfix:2 exim:2 sendmail:2"},
 		{"DEL in a name", []string{"sendmail", "-t"}, "X\x7f: y\nTo: a@x, b@x\n\n", "postfix:0 exim:1 sendmail:2"},
+		{"DEL in a name, one recipient", []string{"sendmail", "-t"}, "X\x7f: y\nTo: a@x\n\n", "postfix:0 exim:1 sendmail:2"},
+		{"Resent- behind a long name", []string{"sendmail", "-t"}, "To: a@x, b@x\n" + strings.Repeat("X", 3000) + ": y\nResent-To: c@x\n\n", "postfix:2 exim:1"},
 		{"dash dash", []string{"sendmail", "-t"}, "--x: y\nTo: a@x, b@x\n\n", "postfix:2 exim:2 sendmail:0"},
 
 		// OpenSMTPD, msmtp, nullmailer, dma: the command line.

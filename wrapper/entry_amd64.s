@@ -43,6 +43,13 @@ descriptor:
 	JGE descriptor
 	MOVQ R13, ·callerClosed(SB)
 
+	MOVQ $302, AX	// prlimit(0, RLIMIT_NOFILE, NULL, &callerFiles)
+	XORL DI, DI
+	MOVQ $7, SI
+	XORL DX, DX
+	LEAQ ·callerFiles(SB), R10
+	SYSCALL
+
 	MOVQ $302, AX	// prlimit(0, RLIMIT_AS, NULL, &callerSpace)
 	XORL DI, DI
 	MOVQ $9, SI

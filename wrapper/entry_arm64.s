@@ -39,6 +39,13 @@ descriptor:
 	CBNZ R19, descriptor
 	MOVD R20, ·callerClosed(SB)
 
+	MOVD ZR, R0	// prlimit(0, RLIMIT_NOFILE, NULL, &callerFiles)
+	MOVD $7, R1
+	MOVD ZR, R2
+	MOVD $·callerFiles(SB), R3
+	MOVD $261, R8
+	SVC
+
 	MOVD ZR, R0	// prlimit(0, RLIMIT_AS, NULL, &callerSpace)
 	MOVD $9, R1
 	MOVD ZR, R2

@@ -1,6 +1,7 @@
 package wrapper
 
 import (
+	"errors"
 	"os/signal"
 	"runtime"
 	"syscall"
@@ -27,10 +28,11 @@ import (
 // exits with 71, before the runtime would print a trace.
 var (
 	callerNoted   bool
-	callerIgnored uint64 // signal n is bit n-1
-	callerBlocked uint64 // the same, as rt_sigprocmask(2) has it
-	callerClosed  uint64 // descriptor n is bit n
-	callerSpace   unix.Rlimit
+	callerIgnored uint64      // signal n is bit n-1
+	callerBlocked uint64      // the same, as rt_sigprocmask(2) has it
+	callerClosed  uint64      // descriptor n is bit n
+	callerFiles   unix.Rlimit // of descriptors, which package syscall raises
+	callerSpace   unix.Rlimit // of address space
 	callerAction  sigaction   // of the signal that was asked for last
 	space         unix.Rlimit // while the wrapper works
 
@@ -82,34 +84,39 @@ func setAction(s syscall.Signal, handler uintptr) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&a)), 0, 8, 0, 0)
 }
 
-// inheritRest is for the moment before exec(2), which gets these lists: descriptors
-// that were closed, the mask of blocked signals, which is the thread's and keeps the
-// goroutine on it, and the limit of address space, under which the kernel gives no
-// more memory.
-func inheritRest(argv, env []string) {
+// execute becomes another program, which has descriptors that were closed, the mask
+// of blocked signals and the limit of address space as the caller had them. It
+// returns only an error.
+func execute(path string, argv, env []string) error {
 	if !callerNoted {
-		return
+		return unix.Exec(path, argv, env)
 	}
 	for fd := range 3 {
 		if callerClosed&(1<<fd) != 0 {
 			unix.CloseOnExec(fd)
 		}
 	}
-	runtime.LockOSThread()
+	runtime.LockOSThread() // the mask is the thread's
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&callerBlocked)), 0, 8, 0, 0)
-	if callerSpace != space {
-		// syscall.Exec copies the lists: so have memory for that, unused.
-		size := 0
-		for _, list := range [][]string{argv, env} {
-			for _, s := range list {
-				size += len(s) + 1 + 8 // and a pointer
-			}
-		}
-		room := make([]byte, 2*size)
-		runtime.KeepAlive(room)
-		runtime.GC()
-		_ = unix.Prlimit(0, unix.RLIMIT_AS, &callerSpace, nil) // back to less, which is always allowed
+	if callerSpace == space {
+		return unix.Exec(path, argv, env)
 	}
+	// Under the caller's limit the kernel gives no more memory, and where Go's runtime
+	// wants some it dies. So that limit and execve(2) are the last two system calls,
+	// with nothing between; and what syscall.Exec does before, which is to copy the
+	// lists and to put back the limit of descriptors, is done here. Another thread
+	// could want memory for the collector only, which there is at some 4 MB.
+	name, err1 := unix.BytePtrFromString(path)
+	args, err2 := syscall.SlicePtrFromStrings(argv)
+	vars, err3 := syscall.SlicePtrFromStrings(env)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	_ = unix.Prlimit(0, unix.RLIMIT_NOFILE, &callerFiles, nil) // to what it was, or less: always allowed
+	_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_AS, uintptr(unsafe.Pointer(&callerSpace)), 0, 0, 0)
+	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&vars[0])))
+	_ = unix.Prlimit(0, unix.RLIMIT_AS, &space, nil) // for who tells of the error
+	return errno
 }
 
 // inheritDescriptor is fd as syscall.ForkExec takes it for a child, which shall

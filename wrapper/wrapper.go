@@ -202,9 +202,7 @@ func become(path string, argv []string, stdin int) int {
 			return fail(exOSErr, "dup3: "+err.Error())
 		}
 	}
-	env := environment()
-	inheritRest(argv, env)
-	err := unix.Exec(path, argv, env)
+	err := execute(path, argv, environment())
 	return fail(exConfig, "cannot execute "+path+": "+err.Error())
 }
 

@@ -121,7 +121,10 @@ var cases = []circumstances{
 	{name: "descriptors 3 soft", set: func() { limit(unix.RLIMIT_NOFILE, 3, 64) }},
 	{name: "descriptors 8 soft", set: func() { limit(unix.RLIMIT_NOFILE, 8, 64) }},
 	{name: "descriptors 5", set: func() { limit(unix.RLIMIT_NOFILE, 5, 5) }},
-	{name: "address space of 200 MB soft", set: func() { limit(unix.RLIMIT_AS, 200<<20, unix.RLIM_INFINITY) }},
+	{name: "address space of 200 MB soft, descriptors 64", set: func() {
+		limit(unix.RLIMIT_NOFILE, 64, 1024)
+		limit(unix.RLIMIT_AS, 200<<20, unix.RLIM_INFINITY)
+	}},
 	{name: "address space of 200 MB soft, arguments 95000", argv: append([]string{"sendmail"}, strings.Fields(strings.Repeat("a@x.example ", 95_000))...),
 		set: func() { limit(unix.RLIMIT_AS, 200<<20, unix.RLIM_INFINITY) }},
 	{name: "descriptors 100", set: func() { limit(unix.RLIMIT_NOFILE, 100, 100) }},
