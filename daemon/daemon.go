@@ -64,7 +64,7 @@ type settings struct {
 // New returns a server that logs as the configuration says. An error is about the
 // connection string of the database, or the journal's file.
 func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
 	s.calls.init()
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})

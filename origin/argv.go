@@ -43,7 +43,9 @@ func languageOf(program string) language {
 type optionTable struct {
 	valued  string          // letters whose value is joined to them or the next argument
 	joined  string          // letters whose value can only be joined
-	inline  string          // letters with which the code is not in a file
+	inline  string          // letters with which the code is on the command line
+	stdin   string          // letters with which it comes from standard input
+	module  string          // letters whose value is a module that is the script
 	file    string          // letters whose value is the script
 	long    map[string]byte // --names with a value, and the letter they equal
 	bundled bool            // "-xc" is "-x -c"
@@ -59,21 +61,28 @@ var (
 		},
 	}
 	shellOptions = optionTable{
-		valued: "oO", inline: "c", bundled: true, plus: true,
+		valued: "oO", inline: "c", stdin: "s", bundled: true, plus: true,
 		long: map[string]byte{"rcfile": 'O', "init-file": 'O'},
 	}
 	otherOptions = map[string]optionTable{
 		"perl":   {valued: "I", joined: "CDFilmMVx0", inline: "eE", bundled: true},
-		"python": {valued: "WX", inline: "cm", bundled: true},
+		"python": {valued: "WX", inline: "c", module: "m", bundled: true, long: map[string]byte{"check-hash-based-pycs": 'X'}},
 		"ruby":   {valued: "CEIr", joined: "FKTWxi0", inline: "e", bundled: true},
-		"node": {valued: "rC", inline: "ep", long: map[string]byte{
-			"require": 'r', "import": 'r', "loader": 'r', "conditions": 'C', "eval": 'e', "print": 'p',
+		"node": {valued: "rC", inline: "ep", stdin: "i", long: map[string]byte{
+			"require": 'r', "import": 'r', "loader": 'r', "experimental-loader": 'r', "conditions": 'C', "eval": 'e', "print": 'p',
+			"interactive": 'i', "env-file": 'C', "env-file-if-exists": 'C', "title": 'C', "icu-data-dir": 'C', "input-type": 'C',
+			"inspect-port": 'C', "debug-port": 'C', "openssl-config": 'C', "redirect-warnings": 'C', "unhandled-rejections": 'C',
+			"dns-result-order": 'C', "diagnostic-dir": 'C', "report-dir": 'C', "report-directory": 'C', "report-filename": 'C',
+			"max-http-header-size": 'C', "disable-warning": 'C', "watch-path": 'C', "experimental-default-type": 'C',
 		}},
 	}
 )
 
+// moduleFlag stands before the name of a module in the place of a script.
+const moduleFlag = "-m "
+
 // scriptOf returns the script that an interpreter was started with, as its
-// arguments give it, which may be relative; "" for code from the command line,
+// arguments give it, which may be relative, or "-m MODULE"; "" for code from the command line,
 // from standard input or typed in. inline says that it runs code of its command
 // line, as the "sh -c" of popen(3) does.
 func scriptOf(lang language, args []string) (script string, inline bool) {
@@ -101,6 +110,8 @@ func scriptOf(lang language, args []string) (script string, inline bool) {
 func (t *optionTable) script(args []string) (script string, inline bool) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
+		var letter byte // 0 if the option stands alone
+		var value string
 		switch {
 		case arg == "--":
 			if i+1 < len(args) {
@@ -110,30 +121,32 @@ func (t *optionTable) script(args []string) (script string, inline bool) {
 		case arg == "-", arg == "":
 			return "", false
 		case strings.HasPrefix(arg, "--"):
-			name, value, _ := strings.Cut(arg[2:], "=")
-			if letter, ok := t.long[name]; ok {
-				arg = "-" + string(rune(letter)) + value
-			} else {
-				continue
-			}
+			var name string
+			name, value, _ = strings.Cut(arg[2:], "=")
+			letter = t.long[name]
 		case arg[0] == '-', arg[0] == '+' && t.plus:
+			letter, value = t.valueLetter(arg[1:])
 		default:
 			return arg, false
 		}
-		letter, value := t.valueLetter(arg[1:])
 		switch {
 		case letter == 0 || strings.IndexByte(t.joined, letter) >= 0:
 			continue
 		case strings.IndexByte(t.inline, letter) >= 0:
 			return "", true
+		case strings.IndexByte(t.stdin, letter) >= 0:
+			return "", false
 		}
 		if value == "" {
 			if i++; i < len(args) {
 				value = args[i]
 			}
 		}
-		if strings.IndexByte(t.file, letter) >= 0 {
+		switch {
+		case strings.IndexByte(t.file, letter) >= 0:
 			return strings.TrimPrefix(value, "="), false
+		case strings.IndexByte(t.module, letter) >= 0:
+			return moduleFlag + value, false
 		}
 	}
 	return "", false
@@ -145,7 +158,7 @@ func (t *optionTable) valueLetter(letters string) (letter byte, value string) {
 	if !t.bundled && letters != "" {
 		letters = letters[:1]
 	}
-	at := strings.IndexAny(letters, t.valued+t.joined+t.inline+t.file)
+	at := strings.IndexAny(letters, t.valued+t.joined+t.inline+t.stdin+t.module+t.file)
 	if at < 0 {
 		return 0, ""
 	}

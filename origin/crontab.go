@@ -31,27 +31,39 @@ const (
 
 // cronJob is a line of a crontab that runs something.
 type cronJob struct {
-	file    string
-	line    int    // from 1
-	user    string // of files in /etc; "" in a user's own
-	command string // up to the first bare %, escapes kept
+	file     string
+	line     int    // from 1
+	schedule string // "*/5 * * * *", "@daily"; of anacron "PERIOD DELAY ID"
+	user     string // of files in /etc; "" in a user's own
+	command  string // up to the first bare %, escapes kept
+	literal  bool   // % and its escape mean nothing: a job of anacron
 }
 
-// String returns "FILE:LINE COMMAND".
+// String returns "FILE:LINE SCHEDULE COMMAND", one blank between its words.
 func (j *cronJob) String() string {
-	return fmt.Sprintf("%s:%d %s", j.file, j.line, unescapePercent(j.command, false))
+	return fmt.Sprintf("%s:%d %s %s", j.file, j.line, j.schedule, j.text(false))
+}
+
+// text returns the command as the shell gets it.
+func (j *cronJob) text(backslashes bool) string {
+	if j.literal {
+		return j.command
+	}
+	return unescapePercent(j.command, backslashes)
 }
 
 // runs reports whether cron starts this job as the shell command seen. Whether
-// "\\" stands for one backslash differs between cron's relatives.
+// "\\" stands for one backslash differs between cron's relatives, and Debian's
+// keeps the blanks between user and command but for one.
 func (j *cronJob) runs(command string) bool {
-	return command == unescapePercent(j.command, false) || command == unescapePercent(j.command, true)
+	command = strings.TrimLeft(command, " \t")
+	return command == j.text(false) || command == j.text(true)
 }
 
 // becomes is runs for a shell that replaced itself by the only program of its
 // line, as bash does.
 func (j *cronJob) becomes(args []string) bool {
-	return strings.Join(strings.Fields(unescapePercent(j.command, false)), " ") == strings.Join(args, " ")
+	return strings.Join(strings.Fields(j.text(false)), " ") == strings.Join(args, " ")
 }
 
 // parseCrontab returns the jobs of a crontab(5). Lines of a system file name the
@@ -70,10 +82,9 @@ func parseCrontab(file, text string, system bool) []cronJob {
 			fields = 1
 		}
 		job := cronJob{file: file, line: number}
-		rest, ok := line, true
-		for ; fields > 0 && ok; fields-- {
-			_, rest, ok = cutBlank(rest)
-		}
+		var rest string
+		var ok bool
+		job.schedule, rest, ok = cutFields(line, fields)
 		if ok && system {
 			job.user, rest, ok = cutBlank(rest)
 		}
@@ -103,6 +114,18 @@ func cutBlank(s string) (word, rest string, ok bool) {
 		return s, "", false
 	}
 	return s[:end], strings.TrimLeft(s[end:], " \t"), true
+}
+
+// cutFields splits a line after some words, which it returns with one blank
+// between them.
+func cutFields(line string, fields int) (words, rest string, ok bool) {
+	list := make([]string, 0, 5)
+	for rest, ok = line, true; fields > 0 && ok; fields-- {
+		var word string
+		word, rest, ok = cutBlank(rest)
+		list = append(list, word)
+	}
+	return strings.Join(list, " "), rest, ok
 }
 
 // commandEnd returns where the bare % stands that begins the command's input.
@@ -199,13 +222,14 @@ func (c *crontabs) jobsOf(user string, uid uint32, since time.Time) (jobs []cron
 			steady = false
 			continue
 		}
+		// A file that has changed may have had a job of this user before.
+		steady = steady && f.changed.Before(newest)
 		if f.owner != 0 || f.exposed { // cron takes no such file either
 			continue
 		}
 		for _, job := range f.jobs {
 			if job.user == user {
 				jobs = append(jobs, job)
-				steady = steady && f.changed.Before(newest)
 			}
 		}
 	}
@@ -241,6 +265,10 @@ func (c *crontabs) systemFiles(newest time.Time) (paths []string, steady bool) {
 
 // file returns a crontab, parsed again if it has changed.
 func (c *crontabs) file(path string, system bool) (*crontabFile, error) {
+	return c.parsed(path, func(text string) []cronJob { return parseCrontab(path, text, system) })
+}
+
+func (c *crontabs) parsed(path string, parse func(text string) []cronJob) (*crontabFile, error) {
 	st, err := os.Stat(c.root + path)
 	if err != nil {
 		return nil, err
@@ -250,8 +278,9 @@ func (c *crontabs) file(path string, system bool) (*crontabFile, error) {
 	}
 	sys := st.Sys().(*syscall.Stat_t)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.files[path]; f != nil && f.changed.Equal(changeTime(st)) && f.inode == sys.Ino {
+	f := c.files[path]
+	c.mu.Unlock()
+	if f != nil && f.changed.Equal(changeTime(st)) && f.inode == sys.Ino {
 		return f, nil
 	}
 	text, st, err := readRegular(c.root+path, maxCrontab)
@@ -259,10 +288,12 @@ func (c *crontabs) file(path string, system bool) (*crontabFile, error) {
 		return nil, err
 	}
 	sys = st.Sys().(*syscall.Stat_t)
-	f := &crontabFile{
+	f = &crontabFile{
 		changed: changeTime(st), inode: sys.Ino, owner: sys.Uid, exposed: sys.Mode&0o022 != 0,
-		jobs: parseCrontab(path, text, system),
+		jobs: parse(text),
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.files == nil || len(c.files) >= cachedCrontabs {
 		c.files = make(map[string]*crontabFile)
 	}

@@ -3,60 +3,9 @@ package origin
 import (
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 )
-
-// crontab names the line of the job below the cron process chain[at]. The package
-// comment has the rule and the attacks.
-func (c *call) crontab(at int) Fact {
-	job, since := c.chain[at-1], startedAt(c.chain[at].start)
-	args := job.cmdline()
-	command, isShell := inlineCommand(args)
-	if !isShell {
-		command = strings.Join(args, " ")
-	}
-	switch {
-	case at <= c.own: // the job runs as the caller
-		jobs, steady := c.finder.crons.jobsOf(c.origin.User, c.origin.UID, since)
-		found := findJob(jobs, command, args, isShell)
-		// Cron itself mails a job's output: its child is sendmail, not the job.
-		direct := at == 1
-		switch {
-		case len(jobs) == 1 && steady && (found != nil || direct):
-			return Fact{Value: jobs[0].String(), Proof: c.best(System)}
-		case found != nil:
-			return Fact{Value: found.String(), Proof: Claimed}
-		case direct:
-			return Fact{}
-		}
-	case job.uids.all(isRoot): // a job of root that became the caller
-		proof := Claimed
-		if exe, ok := job.steadyExe(); ok && isShell && languageOf(exe) == langShell {
-			proof = System
-		}
-		jobs, _ := c.finder.crons.jobsOf(c.users.name(0), 0, since)
-		if found := findJob(jobs, command, args, isShell); found != nil {
-			command = found.String()
-		}
-		return Fact{Value: command, Proof: proof}
-	default: // a third user's job that became the caller
-		uid := c.users.owner(job.uids[0])
-		jobs, _ := c.finder.crons.jobsOf(c.users.name(uid), uid, since)
-		if found := findJob(jobs, command, args, isShell); found != nil {
-			command = found.String()
-		}
-	}
-	return Fact{Value: command, Proof: Claimed}
-}
-
-func findJob(jobs []cronJob, command string, args []string, isShell bool) *cronJob {
-	for i := range jobs {
-		if isShell && jobs[i].runs(command) || !isShell && jobs[i].becomes(args) {
-			return &jobs[i]
-		}
-	}
-	return nil
-}
 
 // pool names the pool of php-fpm below the master chain[at]. The worker's title
 // lies in memory of the caller's uid; the master's title and the file that it
@@ -69,28 +18,13 @@ func (c *call) pool(at int) Fact {
 	if !ok {
 		claimed = ""
 	}
-	config := strings.TrimSuffix(strings.TrimPrefix(title(c.chain[at].cmdline()), fpmMasterTitle), ")")
-	pools := c.finder.fpm.pools(config)
-	if pools == nil {
-		return Fact{Value: claimed, Proof: Claimed}
-	}
-	var mine []string
-	possible, claimIsPossible := 0, false
-	for _, p := range pools {
-		uid, known := c.users.lookup(p.user)
-		if known && uid != c.origin.UID {
-			continue
-		}
-		possible++
-		claimIsPossible = claimIsPossible || p.name == claimed
-		if known {
-			mine = append(mine, p.name)
-		}
-	}
+	master := c.finder.fpm.master(fpmConfigOf(c.chain[at]))
+	mine, unknown := master.ownedBy(c.origin.UID, c.users)
+	isClaimed := func(p *fpmPool) bool { return p.name == claimed }
 	switch {
-	case possible == 1 && len(mine) == 1:
-		return Fact{Value: mine[0], Proof: c.best(System)}
-	case claimIsPossible:
+	case len(mine) == 1 && len(unknown) == 0:
+		return Fact{Value: mine[0].name, Proof: c.best(System)}
+	case !master.known || slices.ContainsFunc(mine, isClaimed) || slices.ContainsFunc(unknown, isClaimed):
 		return Fact{Value: claimed, Proof: Claimed}
 	}
 	return Fact{}
@@ -122,13 +56,17 @@ func (c *call) webKind(at int) Kind {
 }
 
 // webScript names the script of a program below a web server or php-fpm: the one
-// that the nearest interpreter was started with, or SCRIPT_FILENAME, or the file
-// that mail() wrote into the header, which names no directory.
+// that the nearest interpreter was started with, or that PHP has open, or
+// SCRIPT_FILENAME, or the file that mail() wrote into the header, which names no
+// directory.
 func (c *call) webScript() Fact {
 	if f := c.script(); f.Value != "" {
 		return f
 	}
-	if path := c.claims.Env["SCRIPT_FILENAME"]; filepath.IsAbs(path) {
+	if path := c.openScript(); path != "" {
+		return Fact{Value: path, Proof: Claimed}
+	}
+	if path := c.claims.Env["SCRIPT_FILENAME"]; filepath.IsAbs(path) && !climbs(path) {
 		return Fact{Value: filepath.Clean(path), Proof: Claimed}
 	}
 	base := scriptBase(c.claims.PHPScript)
@@ -145,6 +83,67 @@ func (c *call) webScript() Fact {
 		}
 	}
 	return Fact{Value: base, Proof: Claimed}
+}
+
+// openScript returns the script that PHP runs, in a worker of php-fpm or mod_php,
+// or in php-cgi: what PHP keeps of its request, or the script that it has open. If
+// it has gone, what the caller has inherited is looked at, which any program
+// between can have changed.
+func (c *call) openScript() string {
+	var server, php *process
+	switch worker := c.at - 1; {
+	case c.near > 0 && c.chain[c.near].language() == langPHPCGI:
+		php = c.chain[c.near]
+		server = php
+	case worker >= 0 && worker < c.own:
+		server, php = c.chain[c.at], c.chain[worker]
+	case c.at == 0:
+		return c.chain[0].entryScript(nil)
+	default:
+		return ""
+	}
+	path := ""
+	r, ok := c.finder.sapis.request(server, php)
+	if ok {
+		c.origin.Method, c.origin.URI = Fact{r.method, Claimed}, Fact{r.uri, Claimed}
+	}
+	if ok && !climbs(r.script) {
+		path = filepath.Clean(r.script)
+	} else {
+		path = php.entryScript(server)
+	}
+	c.ofWorker = (ok || path != "") && server != php
+	return path
+}
+
+// include returns the name of the file that called mail(), if PHP told it and it
+// is not the script itself.
+func (c *call) include() Fact {
+	base := scriptBase(c.claims.PHPScript)
+	if base == "" || base == filepath.Base(c.origin.Script.Value) {
+		return Fact{}
+	}
+	return Fact{Value: base, Proof: Claimed}
+}
+
+// addEnvironment adds what the variables of CGI (RFC 3875, 4.1) in the environment
+// of a web server's program say, where nothing better is known.
+func (c *call) addEnvironment() {
+	o, env := &c.origin, c.claims.Env
+	switch o.Kind {
+	case ModPHP, PHPCGI, CGI:
+	default:
+		return
+	}
+	if path := env["DOCUMENT_ROOT"]; filepath.IsAbs(path) && !climbs(path) {
+		o.DocumentRoot = Fact{filepath.Clean(path), Claimed}
+	}
+	if o.URI.Value == "" {
+		o.Method, o.URI = Fact{env["REQUEST_METHOD"], Claimed}, Fact{env["REQUEST_URI"], Claimed}
+	}
+	if o.Client.Value == "" {
+		o.Client = Fact{address(env["REMOTE_ADDR"]), Claimed}
+	}
 }
 
 // scriptBase returns the file's name of an X-PHP-Originating-Script field,

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,28 @@ func TestJobsOf(t *testing.T) {
 			t.Errorf("jobsOf(%q, %v) = %q, %v, want %q, %v", test.user, test.since, got, steady, test.want, test.steady)
 		}
 	}
+	// A file edited in place may have had a job of anybody. Its directory stays as it was.
+	edited := root + "/etc/cron.d/edited"
+	write(t, edited, "@daily bob c\n", 0o644, 0)
+	changed := func(path string) time.Time {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changeTime(st)
+	}
+	newest := changed(filepath.Dir(edited))
+	for !changed(edited).After(newest) {
+		if err := os.Chmod(edited, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, steady := commands("alice", alice, changed(edited).Add(crontabSlack)); steady {
+		t.Error("jobs are steady where a file without one of hers has changed")
+	}
+	if err := os.Remove(edited); err != nil {
+		t.Fatal(err)
+	}
 	// A crontab put in the place of another is read again.
 	write(t, own+".new", "@daily z\n", 0o600, alice)
 	if err := os.Rename(own+".new", own); err != nil {
@@ -88,8 +111,8 @@ func TestFPMPools(t *testing.T) {
 	conf, pool := root+"/fpm/fpm.conf", root+"/fpm/pool.d/a.conf"
 	write(t, conf, "include="+root+"/fpm/pool.d/*.conf\n", 0o644, 0)
 	write(t, pool, "[a]\nuser=alice\n", 0o600, 0)
-	want := []fpmPool{{"a", "alice"}}
-	read := func() []fpmPool { return new(fpmConfigs).pools(conf) }
+	want := []fpmPool{{name: "a", user: "alice"}}
+	read := func() []fpmPool { return new(fpmConfigs).master(conf).pools }
 	same := cmp.AllowUnexported(fpmPool{})
 	if diff := cmp.Diff(want, read(), same); diff != "" {
 		t.Fatalf("pools (-want +got):\n%s", diff)
@@ -117,19 +140,54 @@ func TestFPMPools(t *testing.T) {
 	if diff := cmp.Diff(want, read(), same); diff != "" {
 		t.Errorf("pools after all (-want +got):\n%s", diff)
 	}
-	if got := new(fpmConfigs).pools("fpm.conf"); got != nil {
+	if got := new(fpmConfigs).master("fpm.conf").pools; got != nil {
 		t.Errorf("pools of a relative path: %v", got)
 	}
 	// What was read is kept, and read again when a file has come or changed.
 	kept := new(fpmConfigs)
-	kept.pools(conf)
+	kept.master(conf)
 	write(t, dir+"/c.conf", "[c]\nuser=bob\n", 0o644, 0)
-	if got := kept.pools(conf); len(got) != 1 {
+	if got := kept.master(conf).pools; len(got) != 1 {
 		t.Errorf("a configuration is read at each call: %v", got)
 	}
-	kept.masters[conf].checked = time.Now().Add(-time.Minute)
-	if got := kept.pools(conf); len(got) != 2 {
+	kept.checked[conf] = time.Now().Add(-time.Minute)
+	if got := kept.master(conf).pools; len(got) != 2 {
 		t.Errorf("a changed configuration is not read again: %v", got)
+	}
+}
+
+// Pools are found by the user that passwd names, of this moment.
+func TestFPMOwners(t *testing.T) {
+	conf := t.TempDir() + "/fpm.conf"
+	write(t, conf, "[a]\nuser=alice\n[b]\nuser=54321\n[c]\nuser=bob\n[d]\nuser=carol\n[e]\n", 0o644, 0)
+	m := new(fpmConfigs).master(conf)
+	names := func(pools []*fpmPool) string {
+		var list []string
+		for _, p := range pools {
+			list = append(list, p.name)
+		}
+		slices.Sort(list)
+		return strings.Join(list, " ")
+	}
+	before := &userTable{uids: map[string]uint32{"alice": alice, "bob": bob}}
+	after := &userTable{uids: map[string]uint32{"alice": bob, "bob": bob, "carol": alice}}
+	for range 2 {
+		for _, test := range []struct {
+			users         *userTable
+			uid           uint32
+			mine, unknown string
+		}{
+			{before, alice, "a b", "d e"},
+			{before, bob, "c", "d e"},
+			{before, 5, "", "d e"},
+			{after, alice, "b d", "e"},
+			{after, bob, "a c", "e"},
+		} {
+			mine, unknown := m.ownedBy(test.uid, test.users)
+			if names(mine) != test.mine || names(unknown) != test.unknown {
+				t.Errorf("pools of %d: %q, unknown %q, want %q, %q", test.uid, names(mine), names(unknown), test.mine, test.unknown)
+			}
+		}
 	}
 }
 

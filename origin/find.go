@@ -3,6 +3,10 @@ package origin
 import (
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sendmail-wrapper/serverstatus"
 )
 
 // maxValue is the longest value of a fact, in bytes.
@@ -11,46 +15,74 @@ const maxValue = 4096
 // Finder finds out about callers. It keeps what it has parsed of passwd,
 // crontabs and configurations, and is safe for concurrent use.
 type Finder struct {
-	root  string // before every path of a file; "" but in tests
-	users users
-	crons crontabs
-	fpm   fpmConfigs
+	root   string // before every path of a file; "" but in tests
+	users  users
+	crons  crontabs
+	fpm    fpmConfigs
+	timers timers
+	stuck  stuck
+	own    namespaces // the daemon's
+	cgroup string     // in place of a caller's; "" but in tests, which may run in any
+
+	listeners fpmListeners
+	sapis     sapis
+	apache    *serverstatus.Apache // nil if it is not to be asked
 }
 
-// NewFinder returns a Finder for this host.
-func NewFinder() *Finder { return newFinder("") }
+// Settings say where a Finder may ask the servers of this host.
+type Settings struct {
+	ApacheStatus string // URL of Apache's server-status; "" where it is not to be asked
+	ApacheKey    string // path of the file with its password
+}
+
+// NewFinder returns a Finder for this host. An address of Apache's status that is not
+// one of this host with a port counts as none (serverstatus.NewApache).
+func NewFinder(s Settings) *Finder {
+	f := newFinder("")
+	if s.ApacheStatus != "" {
+		f.apache, _ = serverstatus.NewApache(s.ApacheStatus, s.ApacheKey)
+	}
+	return f
+}
 
 func newFinder(root string) *Finder {
 	return &Finder{
-		root:  root,
-		users: users{passwd: root + "/etc/passwd", subuid: root + "/etc/subuid"},
-		crons: crontabs{root: root},
+		root:   root,
+		users:  users{passwd: root + "/etc/passwd", subuid: root + "/etc/subuid"},
+		crons:  crontabs{root: root},
+		timers: timers{root: root},
+		own:    ownNamespaces(),
 	}
 }
 
 // Find returns what can be known of a caller. It never fails: what cannot be
-// read is not known. Of a caller that has ended only the uid and the user are
-// told, with kind Other and no proof.
+// read is not known. Of a caller that has ended, or whose processes let the kernel
+// wait for half a second, only the uid and the user are told, with kind Unknown
+// and no proof.
 func (f *Finder) Find(p *Peer, c Claims) Origin {
 	users := f.users.current()
-	plain := Origin{UID: users.owner(p.UID), Kind: Other}
+	plain := Origin{UID: users.owner(p.UID), Kind: Unknown}
 	plain.User = users.name(plain.UID)
 	if !p.known() {
 		return plain
 	}
-	found := call{finder: f, users: users, claims: c, origin: plain}
-	found.readChain(p.PID)
-	defer closeChain(found.chain)
-	if len(found.chain) == 0 {
-		return plain
-	}
-	found.describe()
+	pid := p.PID // p may be closed before a look-up ends that takes too long
+	found, ok := f.stuck.within(lookUpTime, plain.UID, func() (Origin, bool) {
+		found := call{finder: f, users: users, claims: c, origin: plain}
+		found.readChain(pid)
+		defer closeChain(found.chain)
+		if len(found.chain) == 0 {
+			return plain, false
+		}
+		found.describe()
+		found.clean()
+		return found.origin, true
+	})
 	// Asked last: until here the pid has been this caller's all the time.
-	if !p.known() {
+	if !ok || !p.known() {
 		return plain
 	}
-	found.clean()
-	return found.origin
+	return found
 }
 
 // Owner returns whose uid that is: itself, or the user to whom it belongs as a
@@ -69,6 +101,8 @@ type call struct {
 	near   int        // index of the program that called, the shell of popen(3) not counted; 0 if none
 	shells bool       // there are such shells between
 
+	ofWorker bool // script, method and URI are those of what the server's worker runs now
+
 	origin Origin
 }
 
@@ -77,27 +111,54 @@ func (c *call) describe() {
 		c.own++
 	}
 	c.findNear()
+	cgroup := c.finder.cgroup
+	if cgroup == "" {
+		cgroup = c.chain[0].cgroup()
+	}
+	c.describeIn(cgroup)
+}
 
-	cgroup := c.chain[0].cgroup()
-	byCgroup := serviceOfCgroup(cgroup)
-	kind, proof := c.by, c.best(System)
+// describeIn describes a caller whose control group is known.
+func (c *call) describeIn(cgroup string) {
+	u := unitOf(cgroup)
+	c.origin.Unit = c.unit(u)
+	namespace := c.chain[0].namespaces().foreign(c.finder.own)
+	c.origin.Container = c.container(cgroup, namespace)
+	c.origin.Login = c.login()
+	c.origin.Chain = c.processes()
+
+	kind, proof, byCgroup := c.by, c.best(System), u.service()
+	if namespace != "" && c.at > 0 && c.chain[c.at].namespaces().foreign(c.finder.own) != "" {
+		// A daemon in the caller's container, whose root he may be. Its files are not
+		// ours either.
+		c.at, proof = 0, Claimed
+	}
 	switch {
-	case byCgroup != noService && c.by == noService:
-		kind, proof = byCgroup, Kernel
 	case byCgroup == c.by:
 		proof = Kernel
+	case c.by == noService:
+		kind, proof = byCgroup, Kernel
 	}
 	c.origin.KindProof = proof
 
 	switch kind {
 	case cronService:
 		c.origin.Kind = Cron
-		c.origin.Script = c.script()
+		c.origin.Script = c.jobScript()
 		if c.at > 0 {
 			c.origin.Crontab = c.crontab(c.at)
 		}
+	case anacronService:
+		c.origin.Kind = Anacron
+		c.origin.Script = c.jobScript()
+		if c.at > 0 {
+			c.origin.Crontab = c.anacronJob(c.at)
+		}
 	case atService:
 		c.origin.Kind = At
+		c.origin.Script = c.jobScript()
+	case mailService:
+		c.origin.Kind = Pipe
 		c.origin.Script = c.script()
 	case fpmService:
 		c.origin.Kind = PHPFPM
@@ -109,9 +170,31 @@ func (c *call) describe() {
 		c.origin.Kind = c.webKind(c.at)
 		c.origin.Script = c.webScript()
 		c.origin.Site = c.host()
+	case systemdService:
+		c.describeUnit()
 	default:
-		c.describeProgram(cgroup)
+		uid, inSession := sessionUID(cgroup)
+		c.describeProgram(kind == loginService || inSession && c.isCaller(uid))
+		if u.ofUser() && strings.HasSuffix(u.below, ".service") && c.origin.Kind != PHPCGI {
+			c.origin.Kind, c.origin.KindProof = Systemd, Claimed
+		}
 	}
+	c.request(c.by, c.at)
+	c.origin.Include = c.include()
+	c.addEnvironment()
+}
+
+// describeUnit describes a caller in a service of the system that is no daemon
+// known here. PHP's FastCGI server is one by itself, which only its own program
+// shows.
+func (c *call) describeUnit() {
+	c.origin.Kind, c.origin.KindProof = Systemd, Kernel
+	if c.near > 0 && c.chain[c.near].language() == langPHPCGI {
+		c.origin.Kind, c.origin.KindProof = PHPCGI, Claimed
+		c.origin.Script, c.origin.Site = c.webScript(), c.host()
+		return
+	}
+	c.origin.Script = c.script()
 }
 
 // isCaller reports whether a uid is the caller's or one of his subordinate ones.
@@ -131,12 +214,8 @@ func (c *call) best(p Proof) Proof {
 // readChain reads the chain up to the nearest ancestor that is a daemon of root
 // which starts programs for others, or else to its end.
 func (c *call) readChain(pid int) {
-	daemon, ok := c.users.lookup("daemon")
-	if !ok {
-		daemon = 0
-	}
 	c.chain = readChain(pid, func(ancestor *process) bool {
-		c.by = serviceOf(c.finder.root, daemon, ancestor)
+		c.by = serviceOf(c.finder.root, c.users, ancestor)
 		return c.by != noService
 	})
 	if c.by != noService {
@@ -144,20 +223,46 @@ func (c *call) readChain(pid int) {
 	}
 }
 
+// processes returns the chain as it is told.
+func (c *call) processes() []Process {
+	list := make([]Process, 0, min(len(c.chain), MaxChain))
+	for _, p := range c.chain[:cap(list)] {
+		program := p.exe()
+		if program == "" {
+			program = p.comm()
+		}
+		list = append(list, Process{PID: p.pid, UID: p.uids[0], EUID: p.uids[1], Program: program})
+	}
+	return list
+}
+
 // findNear finds the program that called: the nearest own process above the
 // caller that is not just a shell running one command.
 func (c *call) findNear() {
 	for i := 1; i < c.own; i++ {
 		p := c.chain[i]
-		if p.language() == langShell {
+		lang := p.language()
+		if lang == langShell {
 			if _, inline := scriptOf(langShell, p.cmdline()); inline {
 				c.shells = true
 				continue
 			}
 		}
+		if lang == noLanguage && runsOthers(p.exe()) {
+			continue
+		}
 		c.near = i
 		return
 	}
+}
+
+// runsOthers knows programs that wait for one that they were told to run.
+func runsOthers(exe string) bool {
+	switch filepath.Base(exe) {
+	case "timeout", "flock", "xargs", "find", "run-parts", "script", "setsid", "time", "unshare":
+		return true
+	}
+	return false
 }
 
 // language tells the interpreter by the executable, or by argv[0] where that may
@@ -170,17 +275,16 @@ func (p *process) language() language {
 }
 
 // describeProgram describes a caller below no known daemon: by his own programs,
-// which he can name as he likes.
-func (c *call) describeProgram(cgroup string) {
+// which he can name as he likes. loggedIn says that he is in a login session of
+// his.
+func (c *call) describeProgram(loggedIn bool) {
 	o := &c.origin
-	o.Kind, o.KindProof = Other, Claimed
+	o.Kind, o.KindProof = Program, Claimed
 	o.Script = c.script()
 	lang, program := noLanguage, ""
 	if c.near > 0 {
 		lang, program = c.chain[c.near].language(), filepath.Base(c.chain[c.near].exe())
 	}
-	uid, inSession := sessionUID(cgroup)
-	inSession = inSession && c.isCaller(uid)
 	switch {
 	case lang == langPHPCGI:
 		o.Kind, o.Script, o.Site = PHPCGI, c.webScript(), c.host()
@@ -189,44 +293,105 @@ func (c *call) describeProgram(cgroup string) {
 	case lang == langPHP:
 		o.Kind = PHPCLI
 	case lang == langShell, program == "sshd", program == "sshd-session",
-		c.near == 0 && (c.shells || inSession): // a login shell became its only command
+		c.near == 0 && (c.shells || loggedIn): // a login shell became its only command
 		o.Kind = Shell
-		if inSession {
+		if loggedIn {
 			o.KindProof = Kernel
 		}
+	case c.near == 0 && (len(c.chain) < 2 || c.chain[1].pid == 1): // what started it has ended
+		o.Kind, o.KindProof = Unknown, 0
 	}
 }
 
 // script returns the script that the nearest program was started with.
 func (c *call) script() Fact {
 	if c.near == 0 {
+		// What started it has ended. PHP leaves its script open for its children.
+		if path := c.chain[0].entryScript(nil); strings.HasSuffix(path, ".php") {
+			return Fact{Value: path, Proof: Claimed}
+		}
 		return Fact{}
 	}
 	p := c.chain[c.near]
-	script, _ := scriptOf(p.language(), p.cmdline())
-	if script == "" {
-		return Fact{}
+	if p.language() == noLanguage {
+		return c.ownProgram(p)
 	}
-	if !filepath.IsAbs(script) {
-		if dir := p.cwd(); dir != "" {
-			script = filepath.Join(dir, script)
-		}
-	}
-	return Fact{Value: filepath.Clean(script), Proof: Claimed}
+	return c.scriptOf(p)
 }
 
-// clean makes the values fit to store: bounded, valid UTF-8, no zero bytes.
-func (c *call) clean() {
-	for _, f := range []*Fact{&c.origin.Script, &c.origin.Crontab, &c.origin.Site} {
-		v := f.Value
-		if len(v) > maxValue {
-			v = v[:maxValue]
+// scriptOf returns the script that an interpreter was started with, or reads from
+// its standard input.
+func (c *call) scriptOf(p *process) Fact {
+	return Fact{Value: c.resolve(p, p.scriptPath()), Proof: Claimed}
+}
+
+// scriptPath is the script of scriptOf as it was named, in the working directory.
+func (p *process) scriptPath() string {
+	lang := p.language()
+	script, inline := scriptOf(lang, p.cmdline())
+	if script == "" {
+		if !inline && lang != noLanguage && lang != langPHPCGI {
+			return p.input()
 		}
-		v = strings.ReplaceAll(strings.ToValidUTF8(v, "\uFFFD"), "\x00", "\uFFFD")
-		if v == "" {
-			*f = Fact{}
-			continue
-		}
-		f.Value = v
+		return ""
 	}
+	if module, ok := strings.CutPrefix(script, moduleFlag); ok {
+		// Python looks into the working directory first; of a package's module only
+		// the name is told.
+		file := module + ".py"
+		if strings.ContainsAny(module, "./") || !p.holds(file) {
+			return script
+		}
+		script = file
+	}
+	if dir := p.cwd(); dir != "" && !filepath.IsAbs(script) {
+		if climbs(script) {
+			return dir + "/" + script
+		}
+		script = filepath.Join(dir, script) // no link is in the directory's path
+	}
+	return script
+}
+
+// input returns the path of the file that is standard input, "" if it is none or
+// has no name any more.
+func (p *process) input() string {
+	path := p.readlink("fd/0")
+	var st unix.Stat_t
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "/dev/") || unix.Fstatat(p.dir, "fd/0", &st, 0) != nil ||
+		st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 0 {
+		return ""
+	}
+	return path
+}
+
+// ownProgram is the script of a program that is none, but a file of the caller's
+// own: what he has compiled or brought along, and not what a package installed.
+func (c *call) ownProgram(p *process) Fact {
+	var st unix.Stat_t
+	if c.origin.UID == 0 || unix.Fstatat(p.dir, "exe", &st, 0) != nil || !c.isCaller(st.Uid) {
+		return Fact{}
+	}
+	return Fact{Value: p.exe(), Proof: Claimed}
+}
+
+// clean makes the values fit to store.
+func (c *call) clean() {
+	for _, f := range c.origin.Facts() {
+		f.Value = cleanText(f.Value)
+		if f.Value == "" {
+			*f = Fact{}
+		}
+	}
+	for i := range c.origin.Chain {
+		c.origin.Chain[i].Program = cleanText(c.origin.Chain[i].Program)
+	}
+}
+
+// cleanText bounds a text and makes it valid UTF-8 without zero bytes.
+func cleanText(s string) string {
+	if len(s) > maxValue {
+		s = s[:maxValue]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

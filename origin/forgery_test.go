@@ -32,10 +32,17 @@ func TestForgeries(t *testing.T) {
 		{Args: []string{"/usr/sbin/CRON", "-f"}, Name: "cron"},
 		{Args: []string{"php-fpm: master process (" + h.dir + fpmConf + ")"}, Name: "php-fpm8.2"},
 		h.program("mail", 0, "php-fpm: master process ("+h.dir+fpmConf+")"),
+		h.program("anacron", alice, "/usr/sbin/anacron"),
+		{Path: h.dir + "/usr/lib/postfix/sbin/local", Args: []string{"local", "-t", "unix"}, UID: alice},
+		h.program("exim4", 1000005, "exim4", "-bd"),
+		{Path: h.dir + "/usr/bin/sudo", Args: []string{"sudo", "-u", "alice"}, UID: alice, Name: "sudo"},
+		// The uid of a login, where it has not been set, is what the process writes.
+		{Args: []string{"/usr/sbin/CRON"}, UID: alice, Login: fmt.Sprint(bob)},
 	}
 	claims := Claims{
 		Dir: "/etc", PHPScript: "54322:passwd",
-		Env: map[string]string{"SCRIPT_FILENAME": "/home/bob/x.php", "HTTP_HOST": "bob.example"},
+		Env: map[string]string{"SCRIPT_FILENAME": "/home/bob/x.php", "HTTP_HOST": "bob.example",
+			"TRIGGER_UNIT": "backup.timer", "SUDO_USER": "bob", "DOCUMENT_ROOT": "/home/bob"},
 	}
 	for i, forgery := range forged {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -47,12 +54,16 @@ func TestForgeries(t *testing.T) {
 			if got.UID != alice || got.User != "alice" {
 				t.Errorf("caller %d %s, want alice", got.UID, got.User)
 			}
-			if got.KindProof != Claimed || got.Kind == Cron || got.Kind == At || got.Kind == PHPFPM || got.Kind == ModPHP {
-				t.Errorf("kind %s, %s", got.Kind, got.KindProof)
+			switch got.Kind {
+			case Cron, Anacron, At, PHPFPM, ModPHP, Pipe, Systemd:
+				t.Errorf("kind %s", got.Kind)
 			}
-			for _, f := range []Fact{got.Script, got.Crontab, got.Site} {
+			if got.KindProof != Claimed {
+				t.Errorf("kind %s is %s", got.Kind, got.KindProof)
+			}
+			for name, f := range got.Facts() {
 				if f.Proof > Claimed {
-					t.Errorf("%q is %s", f.Value, f.Proof)
+					t.Errorf("%s %q is %s", name, f.Value, f.Proof)
 				}
 			}
 			if got.Crontab != (Fact{}) {
@@ -80,7 +91,7 @@ func TestRangeOfRootStays(t *testing.T) {
 // A caller that has ended, reaped or not, leaves its uid and nothing else.
 func TestCallerGone(t *testing.T) {
 	h := newHost(t)
-	want := Origin{UID: alice, User: "alice", Kind: Other}
+	want := Origin{UID: alice, User: "alice", Kind: Unknown}
 	for _, when := range []string{"before PeerOf", "zombie after PeerOf", "reaped after PeerOf"} {
 		t.Run(when, func(t *testing.T) {
 			c, cmd := start(t, hop{Args: []string{"sendmail"}, UID: alice})
@@ -112,7 +123,7 @@ func TestCallerGone(t *testing.T) {
 			if p.Alive() {
 				t.Error("Alive is true")
 			}
-			if got := h.finder.Find(p, Claims{}); got != want {
+			if got := h.finder.Find(p, Claims{}); !cmp.Equal(got, want) {
 				t.Errorf("origin %+v, want %+v", got, want)
 			}
 		})
@@ -147,7 +158,7 @@ func TestPrivileges(t *testing.T) {
 		want Origin
 	}{
 		{"with capabilities", []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, Origin{Kind: Cron, KindProof: System}},
-		{"without", nil, Origin{Kind: Other, KindProof: Claimed}},
+		{"without", nil, Origin{Kind: Program, KindProof: Claimed}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -189,7 +200,7 @@ func TestPrivileges(t *testing.T) {
 				t.Error(err)
 			}
 			test.want.UID, test.want.User = alice, "alice"
-			got.Crontab = Fact{}
+			got.Crontab, got.Chain = Fact{}, nil
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("origin (-want +got):\n%s", diff)
 			}

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"sendmail-wrapper/serverstatus"
 )
 
 const (
@@ -22,10 +26,31 @@ const (
 	fpmWorkerTitle = "php-fpm: pool "
 )
 
-// fpmPool is one pool of a configuration of php-fpm.
+// fpmPool is one pool of a configuration of php-fpm. What is not set is "".
 type fpmPool struct {
-	name string
-	user string // login name or number; "" if none is set
+	name         string
+	user         string // login name or number
+	listen       string // address: a path, PORT or HOST:PORT
+	statusListen string // the same
+	statusPath   string
+	chroot       string
+}
+
+// setting returns where a setting of that name goes, nil for one that is not wanted.
+func (p *fpmPool) setting(key string) *string {
+	switch key {
+	case "user":
+		return &p.user
+	case "listen":
+		return &p.listen
+	case "pm.status_listen":
+		return &p.statusListen
+	case "pm.status_path":
+		return &p.statusPath
+	case "chroot":
+		return &p.chroot
+	}
+	return nil
 }
 
 // fpmConfig reads the pools of a configuration with its includes. The format is
@@ -33,7 +58,8 @@ type fpmPool struct {
 // "include=GLOB" read in its place.
 type fpmConfig struct {
 	pools   []fpmPool
-	current int // index of the pool whose section is open, -1 in [global]
+	byName  map[string]int // index
+	current int            // of the pool whose section is open, -1 in [global]
 	files   int
 
 	// read returns a file, and glob the files of a pattern, sorted.
@@ -58,8 +84,6 @@ func (c *fpmConfig) load(path string, depth int) error {
 			c.current = -1
 		case section:
 			c.open(key)
-		case key == "user" && c.current >= 0:
-			c.pools[c.current].user = strings.ReplaceAll(value, "$pool", c.pools[c.current].name)
 		case key == "include":
 			if !filepath.IsAbs(value) {
 				return fmt.Errorf("configuration %s of php-fpm: include %q is relative to a prefix that is not known", path, value)
@@ -73,20 +97,26 @@ func (c *fpmConfig) load(path string, depth int) error {
 					return err
 				}
 			}
+		case c.current >= 0:
+			if pool := &c.pools[c.current]; pool.setting(key) != nil {
+				*pool.setting(key) = strings.ReplaceAll(value, "$pool", pool.name)
+			}
 		}
 	}
 	return nil
 }
 
 func (c *fpmConfig) open(name string) {
-	for i := range c.pools {
-		if c.pools[i].name == name {
-			c.current = i
-			return
+	at, known := c.byName[name]
+	if !known {
+		if c.byName == nil {
+			c.byName = make(map[string]int)
 		}
+		at = len(c.pools)
+		c.byName[name] = at
+		c.pools = append(c.pools, fpmPool{name: name})
 	}
-	c.pools = append(c.pools, fpmPool{name: name})
-	c.current = len(c.pools) - 1
+	c.current = at
 }
 
 // parseIniLine returns the name of a section, or the key and value of a line;
@@ -121,38 +151,76 @@ func parseIniLine(line string) (key, value string, section bool) {
 type fpmConfigs struct {
 	mu      sync.Mutex
 	masters map[string]*fpmMaster // by path
+	checked map[string]time.Time  // when their files were last looked at
 }
 
 type fpmMaster struct {
-	checked time.Time
-	stamps  map[string]stamp // files and directories that were read
-	pools   []fpmPool        // nil if not all are known
+	stamps map[string]stamp // files and directories that were read
+	known  bool             // all pools are known, and only root can have written them
+	pools  []fpmPool
+	names  map[string]*fpmPool
+	owners atomic.Pointer[fpmOwners]
 }
 
-// pools returns the pools of the configuration at path, nil unless all are known
-// and only root can have written them.
-func (f *fpmConfigs) pools(path string) []fpmPool {
+// fpmOwners tells whose the pools of a master are by one state of passwd(5).
+type fpmOwners struct {
+	users   *userTable
+	of      map[uint32][]*fpmPool
+	unknown []*fpmPool // users that there are not
+}
+
+// master returns what is known of the configuration at path, never nil. Thousands of
+// files may have to be looked at: one call does so, and others at the same time go on
+// with what was known before.
+func (f *fpmConfigs) master(path string) *fpmMaster {
 	if !filepath.IsAbs(path) {
-		return nil
+		return new(fpmMaster)
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	m := f.masters[path]
-	if m != nil && time.Since(m.checked) < fpmRecheck {
-		return m.pools
+	if m != nil && time.Since(f.checked[path]) < fpmRecheck {
+		f.mu.Unlock()
+		return m
 	}
-	if m == nil || !m.same() {
-		m = readFPMMaster(path)
-	}
-	m.checked = time.Now()
 	if f.masters == nil || len(f.masters) >= cachedMasters {
-		f.masters = make(map[string]*fpmMaster)
+		f.masters, f.checked = make(map[string]*fpmMaster), make(map[string]time.Time)
 	}
+	if m == nil {
+		m = new(fpmMaster)
+	}
+	f.masters[path], f.checked[path] = m, time.Now()
+	f.mu.Unlock()
+	if m.same() {
+		return m
+	}
+	m = readFPMMaster(path)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.masters[path] = m
-	return m.pools
+	return m
+}
+
+// ownedBy returns the pools whose user has this uid, and those whose user is not known.
+func (m *fpmMaster) ownedBy(uid uint32, users *userTable) (mine, unknown []*fpmPool) {
+	o := m.owners.Load()
+	if o == nil || o.users != users {
+		o = &fpmOwners{users: users, of: make(map[uint32][]*fpmPool)}
+		for _, p := range m.names {
+			if owner, ok := users.lookup(p.user); ok {
+				o.of[owner] = append(o.of[owner], p)
+			} else {
+				o.unknown = append(o.unknown, p)
+			}
+		}
+		m.owners.Store(o)
+	}
+	return o.of[uid], o.unknown
 }
 
 func (m *fpmMaster) same() bool {
+	if len(m.stamps) == 0 { // not read yet
+		return false
+	}
 	for path, s := range m.stamps {
 		if stampOf(path) != s {
 			return false
@@ -188,8 +256,12 @@ func readFPMMaster(path string) *fpmMaster {
 		m.stamps[dir] = stampOf(dir)
 		return filepath.Glob(pattern)
 	}
-	if err := c.load(path, 0); err == nil {
-		m.pools = c.pools
+	if c.load(path, 0) != nil {
+		return m
+	}
+	m.known, m.pools, m.names = true, c.pools, make(map[string]*fpmPool, len(c.pools))
+	for i := range c.pools {
+		m.names[c.pools[i].name] = &c.pools[i]
 	}
 	return m
 }
@@ -218,4 +290,53 @@ func writtenByRoot(path string, st fs.FileInfo) error {
 		return fmt.Errorf("%s may be written by others than root", path)
 	}
 	return nil
+}
+
+// fpmListeners are the status listeners of pools that have been asked.
+type fpmListeners struct {
+	mu    sync.Mutex
+	known map[fpmAddress]*serverstatus.FPM
+}
+
+type fpmAddress struct{ network, address, path string }
+
+// maxListeners bounds how many are kept.
+const maxListeners = 10_000
+
+// of returns the status listener of a pool, nil unless it has one at an address
+// at which nobody but root can listen.
+func (l *fpmListeners) of(pool *fpmPool) *serverstatus.FPM {
+	at := fpmAddress{path: pool.statusPath}
+	switch at.address = pool.statusListen; {
+	case !strings.HasPrefix(at.path, "/"):
+		return nil
+	case filepath.IsAbs(at.address):
+		// Asked each time: a directory can change hands.
+		if rootsAlone(filepath.Dir(at.address), make(map[string]bool)) != nil {
+			return nil
+		}
+		at.network = "unix"
+	default:
+		a, err := netip.ParseAddrPort(at.address)
+		if err != nil || !a.Addr().IsLoopback() || !serverstatus.RootsPort(a.Port()) {
+			return nil
+		}
+		at.network = "tcp"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	status := l.known[at]
+	if status == nil {
+		if l.known == nil || len(l.known) >= maxListeners {
+			l.known = make(map[fpmAddress]*serverstatus.FPM)
+		}
+		status = serverstatus.NewFPM(at.network, at.address, at.path)
+		l.known[at] = status
+	}
+	return status
+}
+
+// fpmConfigOf returns the path of the configuration in a master's title.
+func fpmConfigOf(master *process) string {
+	return strings.TrimSuffix(strings.TrimPrefix(title(master.cmdline()), fpmMasterTitle), ")")
 }

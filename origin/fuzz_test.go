@@ -20,11 +20,15 @@ func FuzzProc(f *testing.F) {
 			t.Errorf("parseStatus(%q) = %+v", b, st)
 		}
 		path := parseCgroup(b)
-		if serviceOfCgroup(path) != noService && !strings.HasPrefix(path, "/system.slice/") {
-			t.Errorf("service of %q", path)
+		u := unitOf(path)
+		if u.name != "" && !strings.HasPrefix(path, "/") || u.service() != noService && !strings.HasSuffix(u.name, ".service") {
+			t.Errorf("unit of %q is %+v", path, u)
 		}
-		if _, ok := sessionUID(path); ok && serviceOfCgroup(path) != noService {
+		if _, ok := sessionUID(path); ok && u.service() != noService {
 			t.Errorf("%q is a session and a service", path)
+		}
+		if name := containerOf(path); name != "" && u.ofUser() {
+			t.Errorf("%q is the container %q, as a user says", path, name)
 		}
 		for _, arg := range parseCmdline(b) {
 			if strings.Contains(arg, "\x00") {
@@ -45,7 +49,7 @@ func FuzzScriptOf(f *testing.F) {
 		args := strings.Split(text, "\x00")
 		for _, lang := range []language{noLanguage, langPHP, langPHPCGI, langShell, langOther} {
 			script, inline := scriptOf(lang, args)
-			if inline && script != "" || !strings.Contains(text, script) {
+			if inline && script != "" || !strings.Contains(text, strings.TrimPrefix(script, moduleFlag)) {
 				t.Errorf("scriptOf(%d, %q) = %q, %v", lang, args, script, inline)
 			}
 		}
@@ -66,8 +70,24 @@ func FuzzCrontab(f *testing.F) {
 			if job.line < 1 || job.line > len(lines) || !strings.Contains(lines[job.line-1], job.command) {
 				t.Errorf("parseCrontab(%q) = %+v", text, job)
 			}
+			if strings.Join(strings.Fields(job.schedule), " ") != job.schedule && !strings.ContainsAny(job.schedule, "\v\f\r\u0085\u00a0") {
+				t.Errorf("parseCrontab(%q) has the schedule %q", text, job.schedule)
+			}
 			if system == (job.user == "") || !job.runs(unescapePercent(job.command, true)) {
 				t.Errorf("parseCrontab(%q) = %+v", text, job)
+			}
+		}
+	})
+}
+
+func FuzzAnacrontab(f *testing.F) {
+	f.Add("SHELL=/bin/sh\n1\t5\tcron.daily\trun-parts --report /etc/cron.daily\n")
+	f.Add("@monthly 15 a \\\n b\\\n\n# x\\\n1 2 3 4")
+	f.Fuzz(func(t *testing.T, text string) {
+		lines := strings.Split(text, "\n")
+		for _, job := range parseAnacrontab("f", text) {
+			if job.line < 1 || job.line > len(lines) || job.command == "" || !job.runs(job.command) {
+				t.Errorf("parseAnacrontab(%q) = %+v", text, job)
 			}
 		}
 	})

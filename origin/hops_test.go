@@ -27,6 +27,7 @@ const (
 	parentVar = "ORIGIN_TEST_PARENT" // pid of a parent to outlive
 	selfVar   = "ORIGIN_TEST_SELF"   // this binary, for shells
 	daemonVar = "ORIGIN_TEST_DAEMON" // play the daemon: root directory of its Finder
+	holdVar   = "ORIGIN_TEST_HOLD"   // read descriptor 3 to its end first
 )
 
 // hop is a process of a chain.
@@ -38,6 +39,15 @@ type hop struct {
 	Name   string   // set by PR_SET_NAME
 	Orphan bool     // in its own session, and wait until the parent has ended, which does not wait
 
+	// Real, effective and saved uid that it takes once it has started the next, as a
+	// setuid program has them; nil leaves them. The next waits for that.
+	UIDs   []int
+	UserNS bool   // in a user namespace of its own, with its uid alone
+	PIDNS  bool   // the first process of a pid namespace
+	Login  string // written to /proc/self/loginuid
+
+	Input   string // path of a file that is standard input
+	Foreign bool   // no copy of this binary: it starts the next by selfVar, as a shell does
 }
 
 const (
@@ -53,6 +63,12 @@ func TestMain(m *testing.M) {
 		err := playDaemon(os.Getenv(daemonVar), os.Getenv(socketVar))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "daemon:", err)
+			os.Exit(1)
+		}
+		return
+	case os.Getenv(waitVar) != "", os.Getenv(turnVar) != "":
+		if err := playTurn(); err != nil {
+			fmt.Fprintln(os.Stderr, "turn:", err)
 			os.Exit(1)
 		}
 		return
@@ -114,10 +130,22 @@ func playHop() error {
 			return err
 		}
 	}
+	if login := hops[0].Login; login != "" {
+		// It fails where the kernel has no audit, or the value is set already.
+		_ = os.WriteFile("/proc/self/loginuid", []byte(login), 0)
+	}
+	if os.Getenv(holdVar) != "" {
+		if _, err := io.Copy(io.Discard, os.NewFile(3, "pipe")); err != nil {
+			return err
+		}
+	}
 	if parent, err := strconv.Atoi(os.Getenv(parentVar)); err == nil {
 		if err := awaitOrphan(parent); err != nil {
 			return err
 		}
+	}
+	if len(hops) > 1 && hops[0].UIDs != nil {
+		return playSetuid(hops)
 	}
 	if len(hops) > 1 {
 		cmd := startable(hops[1:])
@@ -132,6 +160,27 @@ func playHop() error {
 	}
 	_, err = io.Copy(io.Discard, c)
 	return err
+}
+
+// playSetuid takes other uids while the next hop waits.
+func playSetuid(hops []hop) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd := startable(hops[1:])
+	cmd.ExtraFiles = []*os.File{r}
+	cmd.Env = append(cmd.Env, holdVar+"=1")
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	uids := hops[0].UIDs
+	if err := syscall.Setresuid(uids[0], uids[1], uids[2]); err != nil {
+		return err
+	}
+	r.Close()
+	w.Close()
+	return cmd.Wait()
 }
 
 // awaitOrphan returns when the parent has ended and this process has another.
@@ -154,8 +203,8 @@ func awaitOrphan(parent int) error {
 func startable(hops []hop) *exec.Cmd {
 	h := hops[0]
 	rest := hops
-	if h.Path == "/bin/sh" {
-		rest = hops[1:] // the shell starts the next one by itself
+	if h.Path == "/bin/sh" || h.Foreign {
+		rest = hops[1:] // it starts the next one by itself
 	}
 	text, err := json.Marshal(rest)
 	if err != nil {
@@ -170,9 +219,27 @@ func startable(hops []hop) *exec.Cmd {
 		cmd.Path = program
 	}
 	cmd.Env = []string{hopsVar + "=" + string(text), socketVar + "=" + os.Getenv(socketVar), selfVar + "=" + program}
+	if h.Foreign {
+		cmd.Env = append(cmd.Env, "PATH="+interpreters)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if h.UID != 0 && h.UID != os.Getuid() {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(h.UID), Gid: uint32(h.UID)}
+	}
+	if h.Input != "" {
+		file, err := os.Open(h.Input)
+		if err != nil {
+			panic(err)
+		}
+		cmd.Stdin = file
+	}
+	if h.PIDNS {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
+	}
+	if h.UserNS {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: h.UID, HostID: h.UID, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: h.UID, HostID: h.UID, Size: 1}}
 	}
 	if h.Orphan {
 		cmd.Env = append(cmd.Env, parentVar+"="+strconv.Itoa(os.Getpid()))
@@ -209,7 +276,7 @@ func listen(t testing.TB) *net.UnixListener {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	if err := l.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := l.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -237,8 +304,15 @@ func start(t testing.TB, hops ...hop) (*net.UnixConn, *exec.Cmd) {
 	return c, cmd
 }
 
-// find returns what a Finder says of the last process of a chain.
+// find returns what a Finder says of the last process of a chain, without the
+// chain.
 func find(t testing.TB, f *Finder, c Claims, hops ...hop) Origin {
+	o := findAll(t, f, c, hops...)
+	o.Chain = nil
+	return o
+}
+
+func findAll(t testing.TB, f *Finder, c Claims, hops ...hop) Origin {
 	t.Helper()
 	conn, _ := start(t, hops...)
 	p, err := PeerOf(conn)
@@ -273,5 +347,7 @@ func playDaemon(root, socket string) error {
 		return err
 	}
 	defer p.Close()
-	return json.NewEncoder(os.Stdout).Encode(newFinder(root).Find(p, Claims{}))
+	f := newFinder(root)
+	f.cgroup = "/"
+	return json.NewEncoder(os.Stdout).Encode(f.Find(p, Claims{}))
 }

@@ -31,66 +31,23 @@ func TestParseStat(t *testing.T) {
 func TestParseStatus(t *testing.T) {
 	tests := []struct {
 		text string
-		want statusFields
+		want identity
 		ok   bool
 	}{
-		{"Name:\tsh\nPPid:\t7\nUid:\t1001\t0\t0\t1001\nGid:\t1\t1\t1\t1\n", statusFields{7, uids{1001, 0, 0, 1001}}, true},
-		{"Name:\tx\\nUid:\\t0\nPPid:\t0\nUid:\t1\t2\t3\t4294967295\n", statusFields{0, uids{1, 2, 3, 4294967295}}, true},
-		{"PPid:\t7\nUid:\t1\t1\t1\t1\nUid:\t0\t0\t0\t0\n", statusFields{}, false},
-		{"PPid:\t7\nPPid:\t8\nUid:\t1\t1\t1\t1\n", statusFields{}, false},
-		{"PPid:\t7\nUid:\t1\t1\t1\n", statusFields{}, false},
-		{"PPid:\t7\nUid:\t1\t1\t1\tx\n", statusFields{}, false},
-		{"PPid:\t-7\nUid:\t1\t1\t1\t1\n", statusFields{}, false},
-		{"PPid:\t7\n", statusFields{}, false},
-		{"", statusFields{}, false},
+		{"Name:\tsh\nPPid:\t7\nUid:\t1001\t0\t0\t1001\nGid:\t1\t1\t1\t1\n", identity{7, uids{1001, 0, 0, 1001}}, true},
+		{"Name:\tx\\nUid:\\t0\nPPid:\t0\nUid:\t1\t2\t3\t4294967295\n", identity{0, uids{1, 2, 3, 4294967295}}, true},
+		{"PPid:\t7\nUid:\t1\t1\t1\t1\nUid:\t0\t0\t0\t0\n", identity{}, false},
+		{"PPid:\t7\nPPid:\t8\nUid:\t1\t1\t1\t1\n", identity{}, false},
+		{"PPid:\t7\nUid:\t1\t1\t1\n", identity{}, false},
+		{"PPid:\t7\nUid:\t1\t1\t1\tx\n", identity{}, false},
+		{"PPid:\t-7\nUid:\t1\t1\t1\t1\n", identity{}, false},
+		{"PPid:\t7\n", identity{}, false},
+		{"", identity{}, false},
 	}
 	for _, test := range tests {
 		got, ok := parseStatus([]byte(test.text))
 		if ok != test.ok || ok && got != test.want {
 			t.Errorf("parseStatus(%q) = %v, %v, want %v, %v", test.text, got, ok, test.want, test.ok)
-		}
-	}
-}
-
-func TestCgroups(t *testing.T) {
-	tests := []struct {
-		text    string
-		service service
-		session uint32 // 0: none
-	}{
-		{"0::/system.slice/cron.service\n", cronService, 0},
-		{"9:memory:/\n1:name=systemd:/\n0::/system.slice/cron.service\n", cronService, 0},
-		{"2:cpu:/x\n1:name=systemd:/system.slice/crond.service\n", cronService, 0},
-		{"0::/system.slice/atd.service\n", atService, 0},
-		{"0::/system.slice/php8.2-fpm.service\n", fpmService, 0},
-		{"0::/system.slice/plesk-php82-fpm.service\n", fpmService, 0},
-		{"0::/system.slice/system-php\\x2dfpm.slice/php-fpm@alice.service\n", fpmService, 0},
-		{"0::/system.slice/apache2.service\n", webService, 0},
-		{"0::/system.slice/httpd.service/sub\n", webService, 0},
-		{"0::/system.slice/fcgiwrap.service\n", cgiService, 0},
-		{"0::/system.slice/ssh.service\n", noService, 0},
-		// A user names units of his own slice, and groups below it, as he likes.
-		{"0::/user.slice/user-1001.slice/user@1001.service/app.slice/cron.service\n", noService, 0},
-		{"0::/user.slice/user-1001.slice/user@1001.service/system.slice/cron.service\n", noService, 0},
-		{"0::/system.slice/a.service/cron.service\n", noService, 0},
-		{"0::/system.slice/x/cron.service\n", noService, 0},
-		{"0::/../cron.service\n", noService, 0},
-		{"0::/cron.service\n", noService, 0},
-		{"5:pids:/a:name=systemd:/system.slice/cron.service\n", noService, 0},
-		{"0::/user.slice/user-1001.slice/session-3.scope\n", noService, 1001},
-		{"0::/user.slice/user-1001.slice/session-c12.scope/sub\n", noService, 1001},
-		{"0::/user.slice/user-1001.slice/user@1001.service/session-3.scope\n", noService, 0},
-		{"0::/user.slice/user-x.slice/session-3.scope\n", noService, 0},
-		{"0::/user.slice/user-1001.slice/session-3.service\n", noService, 0},
-		{"", noService, 0},
-	}
-	for _, test := range tests {
-		path := parseCgroup([]byte(test.text))
-		if got := serviceOfCgroup(path); got != test.service {
-			t.Errorf("service of %q = %d, want %d", test.text, got, test.service)
-		}
-		if uid, ok := sessionUID(path); ok != (test.session != 0) || ok && uid != test.session {
-			t.Errorf("session of %q = %d, %v, want %d", test.text, uid, ok, test.session)
 		}
 	}
 }
@@ -126,20 +83,23 @@ NOT a job
 1 2 3 4 5
 * * * * * X=1 run`
 	want := []cronJob{
-		{"f", 6, "", "php /home/alice/a.php"},
-		{"f", 7, "", "tar c . | sendmail bob@b.example"},
-		{"f", 8, "", "/home/alice/start A=B"},
-		{"f", 9, "", `date +\%F > x`},
-		{"f", 12, "", "X=1 run"},
+		{file: "f", line: 6, schedule: "*/5 * * * *", command: "php /home/alice/a.php"},
+		{file: "f", line: 7, schedule: "0 4 * * 1-5", command: "tar c . | sendmail bob@b.example"},
+		{file: "f", line: 8, schedule: "@reboot", command: "/home/alice/start A=B"},
+		{file: "f", line: 9, schedule: "0 0 1 1 *", command: `date +\%F > x`},
+		{file: "f", line: 12, schedule: "* * * * *", command: "X=1 run"},
 	}
 	if diff := cmp.Diff(want, parseCrontab("f", text, false), cmp.AllowUnexported(cronJob{})); diff != "" {
 		t.Errorf("parseCrontab (-want +got):\n%s", diff)
 	}
-	if got, want := want[3].String(), "f:9 date +%F > x"; got != want {
+	if got, want := want[3].String(), "f:9 0 0 1 1 * date +%F > x"; got != want {
 		t.Errorf("String = %q, want %q", got, want)
 	}
 	system := parseCrontab("f", "17 *\t* * *\troot    cd / && run-parts /etc/cron.hourly\n@hourly bob x\n* * * * * alice\n", true)
-	want = []cronJob{{"f", 1, "root", "cd / && run-parts /etc/cron.hourly"}, {"f", 2, "bob", "x"}}
+	want = []cronJob{
+		{file: "f", line: 1, schedule: "17 * * * *", user: "root", command: "cd / && run-parts /etc/cron.hourly"},
+		{file: "f", line: 2, schedule: "@hourly", user: "bob", command: "x"},
+	}
 	if diff := cmp.Diff(want, system, cmp.AllowUnexported(cronJob{})); diff != "" {
 		t.Errorf("parseCrontab of a system file (-want +got):\n%s", diff)
 	}
@@ -152,6 +112,7 @@ func TestJobRuns(t *testing.T) {
 		{`echo 100\%`, `echo 100%`},
 		{`echo \x\`, `echo \x\`},
 		{`echo hi `, `echo hi `},
+		{`echo hi`, ` echo hi`}, // of "* * * * * root  echo hi"
 	}
 	for _, test := range tests {
 		if job := (cronJob{command: test.line}); !job.runs(test.command) {
@@ -199,8 +160,8 @@ func TestFPMConfig(t *testing.T) {
 		want []fpmPool
 		ok   bool
 	}{
-		{"/e/fpm.conf", []fpmPool{{"alice1", "al;ice"}, {"$odd", "$odd"}, {"bob", "1003"}, {"nouser", ""}, {"last", "carol"}}, true},
-		{"/e/gone.conf", []fpmPool{{"a", "x"}}, true},
+		{"/e/fpm.conf", []fpmPool{{name: "alice1", user: "al;ice", listen: "x"}, {name: "$odd", user: "$odd"}, {name: "bob", user: "1003"}, {name: "nouser"}, {name: "last", user: "carol"}}, true},
+		{"/e/gone.conf", []fpmPool{{name: "a", user: "x"}}, true},
 		{"/e/empty.conf", nil, true},
 		{"/e/loop.conf", nil, false},
 		{"/e/rel.conf", nil, false},
@@ -246,7 +207,18 @@ func TestScriptOf(t *testing.T) {
 		{"perl -ne print x", "", true},
 		{"perl -i.e x.pl", "x.pl", false},
 		{"python3.11 -u -W ignore x.py", "x.py", false},
-		{"python3 -m http.server", "", true},
+		{"python3 -m http.server x.py", "-m http.server", false},
+		{"python3 -Im news", "-m news", false},
+		{"python3 --check-hash-based-pycs always -E x.py", "x.py", false},
+		{"python3 -c pass x.py", "", true},
+		{"perl -wT -CSD x.pl", "x.pl", false},
+		{"perl -w -- x.pl", "x.pl", false},
+		{"node --max-old-space-size=99 --flag x.js arg", "x.js", false},
+		{"node --env-file .env --inspect x.js", "x.js", false},
+		{"node --env-file=.env -r a x.js", "x.js", false},
+		{"node -i x.js", "", false},
+		{"bash -s x.sh", "", false},
+		{"sh -es -- x.sh", "", false},
 		{"ruby -rjson x.rb", "x.rb", false},
 		{"node --require a x.js", "x.js", false},
 		{"nodejs -e 1", "", true},
@@ -304,7 +276,8 @@ func TestCrontabRoundTrip(t *testing.T) {
 		if len(jobs) != 1 || !jobs[0].runs(command) || jobs[0].line != 2 {
 			t.Fatalf("parseCrontab(%q) = %v, want the command %q", line, jobs, command)
 		}
-		if want := fmt.Sprintf("f:2 %s", command); jobs[0].String() != want {
+		schedule := strings.Join(strings.Fields(when), " ")
+		if want := fmt.Sprintf("f:2 %s %s", schedule, command); jobs[0].String() != want {
 			t.Fatalf("String = %q, want %q", jobs[0].String(), want)
 		}
 	})

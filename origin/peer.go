@@ -79,9 +79,9 @@ func (p *Peer) openByNumber() {
 		return
 	}
 	defer pr.close()
-	if st, ok := pr.status(); !ok || st.uids[1] != p.UID {
+	if pr.uids[1] != p.UID {
 		unix.Close(pidfd)
-		p.gone = ok
+		p.gone = true
 		return
 	}
 	p.pidfd = pidfd

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,22 +16,30 @@ import (
 const (
 	maxChain   = 64       // processes
 	maxCmdline = 64 << 10 // bytes of one process
-	maxSmall   = 16 << 10 // bytes of status, stat and cgroup
+	maxSmall   = 16 << 10 // bytes of stat, comm and cgroup
 )
 
-// process is an open directory of /proc. It stays the same process's: once that
-// has ended reads fail, even if its pid belongs to another by then.
+// process is an open directory of /proc, and another descriptor of the same
+// process that tells its identity. Both stay this process's: once it has ended
+// they fail, even if its pid belongs to another by then.
 type process struct {
-	pid int
-	dir int // descriptor
+	pid     int
+	dir     int // descriptor of /proc/PID
+	ids     int // a pidfd, or the open file /proc/PID/status
+	byPidfd bool
 
-	start uint64 // clock ticks since boot
-	uids  uids
+	identity // as it was when the process was opened
 
 	args    []string // see cmdline
 	hasArgs bool
 	path    string // see exe
 	hasPath bool
+}
+
+// identity is what the kernel keeps of a process, and the process cannot forge.
+type identity struct {
+	ppid int
+	uids uids
 }
 
 // uids are the real, effective, saved and file system uid of a process.
@@ -40,19 +50,112 @@ func (u uids) all(is func(uint32) bool) bool {
 	return is(u[0]) && is(u[1]) && is(u[2]) && is(u[3])
 }
 
-// openProcess opens the directory of a process, nil if there is none to be seen.
+// openProcess opens a process, nil if there is none to be seen.
 func openProcess(pid int) *process {
 	if pid <= 0 {
 		return nil
 	}
-	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if pidfdTells() {
+		if p := openByPidfd(pid); p != nil {
+			return p
+		}
+		// Linux 6.13 hides one whose parent is outside of our pid namespace (fs/pidfs.c).
+	}
+	return openByStatus(pid)
+}
+
+// openByPidfd needs no file of the process for its identity. The directory is
+// opened after the pidfd, and the identity asked last: as the process had not
+// been reaped by then, its pid was its own all the time, and the directory is its.
+func openByPidfd(pid int) *process {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil
 	}
-	return &process{pid: pid, dir: fd}
+	p := &process{pid: pid, dir: openDir(pid), ids: pidfd, byPidfd: true}
+	if !p.identify() {
+		p.close()
+		return nil
+	}
+	return p
 }
 
-func (p *process) close() { unix.Close(p.dir) }
+// openByStatus reads the identity from proc_pid_status(5), which costs twice as
+// much. The file stays open, as to read it again takes half of that.
+func openByStatus(pid int) *process {
+	p := &process{pid: pid, dir: openDir(pid), ids: -1}
+	if p.dir < 0 {
+		return nil
+	}
+	var err error
+	if p.ids, err = unix.Openat(p.dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil || !p.identify() {
+		p.close()
+		return nil
+	}
+	return p
+}
+
+// openDir returns a descriptor of /proc/PID, -1 if there is none to be seen.
+func openDir(pid int) int {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// identify fills in the identity, and reports whether the process is there.
+func (p *process) identify() bool {
+	var ok bool
+	p.identity, ok = p.now()
+	return ok && p.dir >= 0
+}
+
+// now returns the identity of this moment; false once the process is gone.
+func (p *process) now() (identity, bool) {
+	if p.byPidfd {
+		return infoOf(p.ids)
+	}
+	var buf [1024]byte // the lines that count come first
+	for {
+		n, err := unix.Pread(p.ids, buf[:], 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return identity{}, false
+		}
+		return parseStatus(buf[:n])
+	}
+}
+
+// infoOf asks a pidfd (PIDFD_GET_INFO of linux/pidfd.h, Linux 6.13): uids and
+// pids are those of our namespaces, as in /proc.
+func infoOf(pidfd int) (identity, bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS}
+	err := unix.IoctlPidfdInfo(pidfd, &info)
+	if err != nil || info.Mask&unix.PIDFD_INFO_CREDS == 0 {
+		return identity{}, false
+	}
+	return identity{ppid: int(info.Ppid), uids: uids{info.Ruid, info.Euid, info.Suid, info.Fsuid}}, true
+}
+
+// pidfdTells reports whether this kernel, and what filters our system calls, let
+// a pidfd tell an identity. Tests of the other way replace it.
+var pidfdTells = sync.OnceValue(func() bool {
+	pidfd, err := unix.PidfdOpen(unix.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pidfd)
+	_, ok := infoOf(pidfd)
+	return ok
+})
+
+func (p *process) close() {
+	unix.Close(p.ids) // EBADF for what was not opened
+	unix.Close(p.dir)
+}
 
 // read returns at most limit bytes of a file of the process, nil if it cannot
 // be read. It is likely to be shorter than expect.
@@ -81,6 +184,8 @@ func (p *process) read(name string, expect, limit int) []byte {
 	return buf
 }
 
+// readlink returns where a link of the process leads, such as "root" or
+// "ns/user"; "" if it may not be read.
 func (p *process) readlink(name string) string {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(p.dir, name, buf[:])
@@ -128,8 +233,26 @@ func (p *process) holds(name string) bool {
 // cgroup returns the path of the control group, "" if unknown.
 func (p *process) cgroup() string { return parseCgroup(p.read("cgroup", 512, maxSmall)) }
 
-func (p *process) stat() (statFields, bool)     { return parseStat(p.read("stat", 512, maxSmall)) }
-func (p *process) status() (statusFields, bool) { return parseStatus(p.read("status", 2048, maxSmall)) }
+// comm returns the name that the process gave to itself (proc_pid_comm(5)).
+func (p *process) comm() string {
+	return strings.TrimSuffix(string(p.read("comm", 64, maxSmall)), "\n")
+}
+
+// startTicks returns when the process was started, in clock ticks since boot; it
+// stays the same when the process executes another program.
+func (p *process) startTicks() (uint64, bool) {
+	st, ok := parseStat(p.read("stat", 512, maxSmall))
+	return st.start, ok
+}
+
+// started is the same as a time of day, the zero Time if it is not known.
+func (p *process) started() time.Time {
+	ticks, ok := p.startTicks()
+	if !ok {
+		return time.Time{}
+	}
+	return startedAt(ticks)
+}
 
 type statFields struct {
 	comm  string
@@ -160,15 +283,10 @@ func parseStat(b []byte) (statFields, bool) {
 	return statFields{comm: string(b[open+1 : end]), ppid: ppid, start: start}, true
 }
 
-type statusFields struct {
-	ppid int
-	uids uids
-}
-
 // parseStatus reads PPid and Uid of proc_pid_status(5). The name of the process
 // comes first and is escaped there, so that it cannot pretend to be a line.
-func parseStatus(b []byte) (statusFields, bool) {
-	var f statusFields
+func parseStatus(b []byte) (identity, bool) {
+	var f identity
 	var hasPPid, hasUids bool
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
@@ -176,18 +294,18 @@ func parseStatus(b []byte) (statusFields, bool) {
 		case "PPid":
 			n, err := strconv.Atoi(strings.TrimSpace(value))
 			if err != nil || n < 0 || hasPPid {
-				return statusFields{}, false
+				return identity{}, false
 			}
 			f.ppid, hasPPid = n, true
 		case "Uid":
 			words := strings.Fields(value)
 			if len(words) != len(f.uids) || hasUids {
-				return statusFields{}, false
+				return identity{}, false
 			}
 			for i, w := range words {
 				n, err := strconv.ParseUint(w, 10, 32)
 				if err != nil {
-					return statusFields{}, false
+					return identity{}, false
 				}
 				f.uids[i] = uint32(n)
 			}
