@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,24 +34,31 @@ const (
 
 // Daemon is the content of the file, checked.
 type Daemon struct {
-	Database        string   `toml:"database"`         // connection string of role mailquotad
-	DatabaseOwner   string   `toml:"database-owner"`   // the same database as its owner
-	Host            string   `toml:"host"`             // name of this host in the database
-	Socket          string   `toml:"socket"`           // path of the unix socket
-	FirstUserUID    uint32   `toml:"first-user-uid"`   // lowest uid whose mail is limited
-	CallsPerUser    int      `toml:"calls-per-user"`   // at the same time, 1 to 100000
-	Calls           int      `toml:"calls"`            // at the same time in all, 1 to 100000
-	RequestTimeout  Duration `toml:"request-timeout"`  // 100ms to 10m
-	DecisionTimeout Duration `toml:"decision-timeout"` // 100ms to 10s: the wrapper waits for 30
-	OnDatabaseDown  string   `toml:"on-database-down"` // journal, accept, refuse
-	Journal         string   `toml:"journal"`          // path of the file
-	JournalLimit    int      `toml:"journal-limit"`    // decisions, 1000 to 100000000
-	JournalShare    int      `toml:"journal-share"`    // percent, 0 to 100
-	PolicySocket    string   `toml:"policy-socket"`    // path; "" is off
-	Metrics         string   `toml:"metrics"`          // address and port; "" is off
-	RetentionDays   int      `toml:"retention-days"`   // 2 to 3650
-	LogLevel        string   `toml:"log-level"`        // debug, info, warn, error
-	LogFormat       string   `toml:"log-format"`       // json, console
+	Database         string   `toml:"database"`         // connection string of role mailquotad
+	DatabaseOwner    string   `toml:"database-owner"`   // the same database as its owner
+	Host             string   `toml:"host"`             // name of this host in the database
+	Socket           string   `toml:"socket"`           // path of the unix socket
+	FirstUserUID     uint32   `toml:"first-user-uid"`   // lowest uid whose mail is limited
+	CallsPerUser     int      `toml:"calls-per-user"`   // at the same time, 1 to 100000
+	Calls            int      `toml:"calls"`            // at the same time in all, 1 to 100000
+	RequestTimeout   Duration `toml:"request-timeout"`  // 100ms to 10m
+	DecisionTimeout  Duration `toml:"decision-timeout"` // 100ms to 10s: the wrapper waits for 30
+	OnDatabaseDown   string   `toml:"on-database-down"` // journal, accept, refuse
+	Journal          string   `toml:"journal"`          // path of the file
+	JournalLimit     int      `toml:"journal-limit"`    // decisions, 1000 to 100000000
+	JournalShare     int      `toml:"journal-share"`    // percent, 0 to 100
+	PolicySocket     string   `toml:"policy-socket"`    // path; "" is off
+	Metrics          string   `toml:"metrics"`          // address and port; "" is off
+	RetentionDays    int      `toml:"retention-days"`   // 2 to 3650
+	DetailsDays      int      `toml:"details-days"`     // 1 to retention-days: subjects, recipients, message ids
+	RecordSubjects   bool     `toml:"record-subjects"`
+	RecordRecipients bool     `toml:"record-recipients"`
+	RecordRequests   bool     `toml:"record-requests"`   // method, URI and client of web requests
+	TraceHeader      string   `toml:"trace-header"`      // name of the field; "" is off
+	ApacheStatus     string   `toml:"apache-status"`     // URL of server-status; "" is off
+	ApacheStatusKey  string   `toml:"apache-status-key"` // path of the file with its password
+	LogLevel         string   `toml:"log-level"`         // debug, info, warn, error
+	LogFormat        string   `toml:"log-format"`        // json, console
 }
 
 // Duration is a time.Duration as people write it: "10s".
@@ -71,22 +81,28 @@ func Default() Daemon {
 		host = "localhost"
 	}
 	return Daemon{
-		Database:        "host=" + PrivateSocketDir + " user=mailquotad dbname=mailquota",
-		DatabaseOwner:   "host=" + PrivateSocketDir + " user=mailquota dbname=mailquota",
-		Host:            host,
-		Socket:          "/run/mailquota/mailquotad.sock",
-		FirstUserUID:    1000,
-		CallsPerUser:    256,
-		Calls:           4096,
-		RequestTimeout:  Duration(10 * time.Second),
-		DecisionTimeout: Duration(5 * time.Second),
-		OnDatabaseDown:  "journal",
-		Journal:         "/var/lib/mailquota/journal",
-		JournalLimit:    1000000,
-		JournalShare:    10,
-		RetentionDays:   31,
-		LogLevel:        "info",
-		LogFormat:       "json",
+		Database:         "host=" + PrivateSocketDir + " user=mailquotad dbname=mailquota",
+		DatabaseOwner:    "host=" + PrivateSocketDir + " user=mailquota dbname=mailquota",
+		Host:             host,
+		Socket:           "/run/mailquota/mailquotad.sock",
+		FirstUserUID:     1000,
+		CallsPerUser:     256,
+		Calls:            4096,
+		RequestTimeout:   Duration(10 * time.Second),
+		DecisionTimeout:  Duration(5 * time.Second),
+		OnDatabaseDown:   "journal",
+		Journal:          "/var/lib/mailquota/journal",
+		JournalLimit:     1000000,
+		JournalShare:     10,
+		RetentionDays:    31,
+		DetailsDays:      31,
+		RecordSubjects:   true,
+		RecordRecipients: true,
+		RecordRequests:   true,
+		TraceHeader:      "X-Mail-Trace",
+		ApacheStatusKey:  "/etc/sendmail-wrapper/apache-status.key",
+		LogLevel:         "info",
+		LogFormat:        "json",
 	}
 }
 
@@ -106,10 +122,15 @@ func load(path string, optional bool) (Daemon, error) {
 	if err != nil {
 		return Daemon{}, fmt.Errorf("read configuration: %w", err)
 	}
+	const unset = math.MinInt
+	d.DetailsDays = unset // a file of before it was a key may have fewer retention-days than its default
 	mistakes := &mistakes{name: filepath.Base(path), lines: strings.Split(string(content), "\n")}
 	if err := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields().Decode(&d); err != nil {
 		mistakes.addDecode(err)
 		return Daemon{}, errors.Join(mistakes.list...)
+	}
+	if d.DetailsDays == unset {
+		d.DetailsDays = min(Default().DetailsDays, d.RetentionDays)
 	}
 	d.check(mistakes)
 	checkSecret(path, &d, mistakes)
@@ -153,6 +174,8 @@ func (m *mistakes) addDecode(err error) {
 			text = "must be a whole number, not negative"
 		case strings.HasSuffix(text, "of type string"), strings.HasSuffix(text, "in a string"):
 			text = "must be a text in quotes"
+		case strings.HasSuffix(text, "of type bool"):
+			text = "must be true or false, without quotes"
 		}
 		if key := strings.Join(wrong.Key(), "."); key != "" {
 			text = key + ": " + text
@@ -186,6 +209,18 @@ func (d *Daemon) check(m *mistakes) {
 	number("calls-per-user", int64(d.CallsPerUser), 1, 100000)
 	number("calls", int64(d.Calls), 1, 100000)
 	number("retention-days", int64(d.RetentionDays), 2, 3650)
+	if d.RetentionDays >= 2 && (d.DetailsDays < 1 || d.DetailsDays > d.RetentionDays) {
+		m.add("details-days", "= %d: must be 1 to %d, which is retention-days", d.DetailsDays, d.RetentionDays)
+	}
+	if d.TraceHeader != "" && !isFieldName(d.TraceHeader) {
+		m.add("trace-header", "= %q: must be the name of a header field that begins with X-, of at most 64 bytes, or empty", d.TraceHeader)
+	}
+	if d.ApacheStatus != "" && !isLocalURL(d.ApacheStatus) {
+		m.add("apache-status", "= %q: must be like \"http://127.0.0.1:981/server-status\", on 127.0.0.1 or [::1] and a port below 1024, where only root can listen, or empty", d.ApacheStatus)
+	}
+	if !strings.HasPrefix(d.ApacheStatusKey, "/") {
+		m.add("apache-status-key", "= %q: must be an absolute path", d.ApacheStatusKey)
+	}
 	duration("request-timeout", d.RequestTimeout, 100*time.Millisecond, 10*time.Minute)
 	duration("decision-timeout", d.DecisionTimeout, 100*time.Millisecond, 10*time.Second)
 	word("on-database-down", d.OnDatabaseDown, "journal", "accept", "refuse")
@@ -219,6 +254,28 @@ func (d *Daemon) check(m *mistakes) {
 	}
 }
 
+// isFieldName tells whether a text can be the name of a header field (RFC 5322,
+// 3.6.8: printable ASCII without the colon) of our own: one that means something
+// to mail servers would change what they do.
+func isFieldName(s string) bool {
+	if len(s) > 64 || len(s) < 3 || !strings.EqualFold(s[:2], "X-") {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' })
+}
+
+// isLocalURL tells whether a status can be asked there and believed: by HTTP, on
+// this host, at a port below 1024. Whether only root can listen there is asked with
+// each question (serverstatus.RootsPort).
+func isLocalURL(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || u.User != nil || u.Fragment != "" {
+		return false
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	return (u.Hostname() == "127.0.0.1" || u.Hostname() == "::1") && err == nil && port > 0 && port < 1024
+}
+
 // checkSecret refuses a file with a password that others can read: every
 // customer of a server can read /etc.
 func checkSecret(path string, d *Daemon, m *mistakes) {
@@ -240,5 +297,6 @@ func checkSecret(path string, d *Daemon, m *mistakes) {
 func keys() []string {
 	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
 		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
-		"policy-socket", "metrics", "retention-days", "log-level", "log-format"}
+		"policy-socket", "metrics", "retention-days", "details-days", "record-subjects", "record-recipients", "record-requests",
+		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format"}
 }

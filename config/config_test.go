@@ -68,6 +68,44 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// TestDetailsDays: where the file does not say, they are no more than retention-days.
+func TestDetailsDays(t *testing.T) {
+	for text, want := range map[string]int{"": 31, "retention-days = 7": 7, "retention-days = 90": 31, "details-days = 1": 1, "retention-days = 90\ndetails-days = 90": 90} {
+		path := filepath.Join(t.TempDir(), "mailquotad.conf")
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := Load(path); err != nil || d.DetailsDays != want {
+			t.Errorf("%q: %d, %v, want %d", text, d.DetailsDays, err, want)
+		}
+	}
+}
+
+func TestFieldName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"X-Mail-Trace": true, "x-t": true, "X-a.b/c": true, "X-" + strings.Repeat("a", 62): true, "X-" + strings.Repeat("a", 63): false,
+		"X-": false, "X": false, "Subject": false, "Mail-Trace": false, "X-a:": false, "X-a b": false, "X-a\n": false, "X-ä": false, "X-\x7f": false, "X-\xff": false,
+	} {
+		if got := isFieldName(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
+func TestLocalURL(t *testing.T) {
+	for url, want := range map[string]bool{
+		"http://127.0.0.1:981/server-status": true, "http://[::1]:1/": true, "http://127.0.0.1:1023": true, "http://127.0.0.1:981/s?auto": true,
+		"http://127.0.0.1:1024/": false, "http://127.0.0.1:0/": false, "http://127.0.0.1/": false, "http://127.0.0.1:65617/": false, "http://127.0.0.1:+80/": false,
+		"http://localhost:981/": false, "http://127.0.0.2:981/": false, "http://0.0.0.0:981/": false, "http://[::]:981/": false, "http://[::1%25lo]:981/": false,
+		"http://127.0.0.1:981@192.0.2.1:80/": false, "http://root@127.0.0.1:981/": false, "https://127.0.0.1:981/": false, "127.0.0.1:981": false,
+		"//127.0.0.1:981/": false, "http://127.0.0.1:981/#x": false, "http://127.0.0.1:http/": false, "unix:/run/x": false, "http://127.0.0.1:981 /": false,
+	} {
+		if got := isLocalURL(url); got != want {
+			t.Errorf("%q: %v", url, got)
+		}
+	}
+}
+
 func TestSecretInOpenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mailquotad.conf")
 	text := "database = \"postgres://mailquotad:secret@db.example/q\"\n"
@@ -136,7 +174,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 		d, err := Load(path)
-		if err == nil && (d.Calls < 1 || d.RetentionDays < 2 || d.Socket == "") {
+		if err == nil && (d.Calls < 1 || d.RetentionDays < 2 || d.Socket == "" || d.DetailsDays < 1 || d.DetailsDays > d.RetentionDays) {
 			t.Errorf("%+v", d)
 		}
 	})

@@ -53,6 +53,7 @@ type Server struct {
 
 	metrics      *metrics.Set
 	decisionTime *metrics.PrometheusHistogram
+	originTime   *metrics.PrometheusHistogram
 }
 
 // settings are what a reload can change.
@@ -64,7 +65,7 @@ type settings struct {
 // New returns a server that logs as the configuration says. An error is about the
 // connection string of the database, or the journal's file.
 func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
 	s.calls.init()
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
@@ -106,6 +107,8 @@ func (s *Server) Reload(c config.Daemon) {
 	keep(&waiting, "journal-share", &c.JournalShare, old.config.JournalShare)
 	keep(&waiting, "policy-socket", &c.PolicySocket, old.config.PolicySocket)
 	keep(&waiting, "metrics", &c.Metrics, old.config.Metrics)
+	keep(&waiting, "apache-status", &c.ApacheStatus, old.config.ApacheStatus)
+	keep(&waiting, "apache-status-key", &c.ApacheStatusKey, old.config.ApacheStatusKey)
 	keep(&waiting, "log-format", &c.LogFormat, old.config.LogFormat)
 	s.settings.Store(&settings{c, withLevel(old.log, c)})
 	for _, key := range waiting {

@@ -532,7 +532,11 @@ func TestReload(t *testing.T) {
 	r := start(t, nil)
 	c := *r.config()
 	c.CallsPerUser, c.Socket, c.LogLevel = 1, "/elsewhere", "warn"
+	c.DetailsDays, c.RecordSubjects, c.RecordRecipients, c.RecordRequests, c.TraceHeader, c.ApacheStatus = 3, false, false, false, "X-T", "http://127.0.0.1:981/"
 	r.Reload(c)
+	if got := r.config(); got.DetailsDays != 3 || got.RecordSubjects || got.RecordRecipients || got.RecordRequests || got.TraceHeader != "X-T" || got.ApacheStatus != "" {
+		t.Errorf("what is kept and added, and whom to ask: %+v", got)
+	}
 	if got := r.config().Socket; got == "/elsewhere" {
 		t.Errorf("socket is %s without a restart", got)
 	}
@@ -543,7 +547,7 @@ func TestReload(t *testing.T) {
 	if got := r.config().CallsPerUser; got != 1 {
 		t.Errorf("calls-per-user is %d", got)
 	}
-	if log := r.log.String(); !strings.Contains(log, `"key":"socket"`) || strings.Contains(log, `"key":"host"`) {
+	if log := r.log.String(); !strings.Contains(log, `"key":"socket"`) || !strings.Contains(log, `"key":"apache-status"`) || strings.Contains(log, `"key":"host"`) {
 		t.Errorf("log: %s", log)
 	}
 	if _, err := ask(r.socket, "x", "sendmail", "a@x"); err != nil {

@@ -71,7 +71,7 @@ func (s *Server) lookAfter(ctx context.Context) {
 		complain(store.Heartbeat(ctx), "the database does not know that this host is there")
 		complain(store.Refresh(ctx), "limits are not known as they are now, for a time without the database")
 		if time.Since(maintained) >= time.Hour {
-			complain(store.Maintain(ctx, s.config().RetentionDays), "partitions of the messages are not in order yet")
+			complain(store.Maintain(ctx, s.config().RetentionDays, s.config().DetailsDays), "partitions of the messages are not in order yet")
 			complain(store.Acquaint(ctx), "users and mailboxes are not known, for a time without the database")
 			maintained = time.Now()
 		}

@@ -23,6 +23,10 @@ const maxScrapers = 16
 // longest decision-timeout.
 var decisionBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
+// originBounds are those of the time that the look-up of a caller takes: 0.3 ms
+// is what it may add to a decision.
+var originBounds = []float64{.00005, .0001, .00015, .0002, .00025, .0003, .0004, .0005, .00075, .001, .0015, .0025, .005, .01, .025, .05, .1, .25, 1}
+
 // listenMetrics opens the address of the metrics, nil where they are off.
 func (s *Server) listenMetrics() (net.Listener, error) {
 	address := s.config().Metrics
@@ -74,6 +78,7 @@ func (s *Server) serveMetrics(ctx context.Context, l net.Listener) error {
 func (s *Server) initMetrics() {
 	s.metrics = metrics.NewSet()
 	s.decisionTime = s.metrics.NewPrometheusHistogramExt("mailquotad_decision_duration_seconds", decisionBounds)
+	s.originTime = s.metrics.NewPrometheusHistogramExt("mailquotad_origin_duration_seconds", originBounds)
 	s.metrics.RegisterMetricsWriter(s.writeMetrics)
 	s.metrics.RegisterMetricsWriter(metrics.WriteProcessMetrics)
 }

@@ -119,6 +119,7 @@ func TestMetrics(t *testing.T) {
 		"mailquotad_decided_messages_total":                      "3",
 		"mailquotad_decision_duration_seconds_count":             "3",
 		`mailquotad_decision_duration_seconds_bucket{le="+Inf"}`: "3",
+		"mailquotad_origin_duration_seconds_count":               "1", // Postfix has no caller
 		`mailquotad_journal_messages{state="waiting"}`:           "0",
 		`mailquotad_journal_messages{state="failed"}`:            "0",
 	})

@@ -37,6 +37,7 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if call.Mode == sendmail.Other {
 		return s.wrong(peer, fmt.Errorf("this command line submits no mail"))
 	}
+	asked := call
 	dialogue := call.Mode == sendmail.SMTP || call.Mode == sendmail.BatchSMTP
 	if dialogue { // of the header, only what the report shows
 		call = sendmail.Call{Mode: sendmail.Submit, Sender: request.Sender, SenderSet: true, IgnoreDots: true, Gateway: call.Gateway}
@@ -47,16 +48,26 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if err != nil && !tooLong {
 		return s.wrong(peer, fmt.Errorf("read the message: %w", err))
 	}
+	traceHeader := s.config().TraceHeader // whatever a reload says meanwhile
+	var head []byte
+	if traceHeader != "" {
+		head = make([]byte, min(size, sendmail.TraceHead))
+		if _, err := content.ReadAt(head, 0); err != nil {
+			return s.wrong(peer, fmt.Errorf("read the message: %w", err))
+		}
+	}
 	content.Close()
 	if dialogue {
 		envelope.Sender, envelope.SenderSet, envelope.Recipients = request.Sender, true, max(request.Recipients, 1)
 		envelope.LineBreaks = false // in the environment, which is not looked at
+		envelope.Addresses = request.To
 	}
 	m := quota.Message{
-		Origin:     s.finder.Find(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
+		Origin:     s.originOf(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
 		Sender:     envelope.Sender,
 		Recipients: envelope.Recipients,
 		Size:       size,
+		Details:    s.details(&envelope),
 	}
 	if !envelope.SenderSet {
 		m.Sender = m.Origin.User
@@ -77,7 +88,29 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if reply.Verdict == wire.VerdictRefuse && (tooLong || request.Truncated) {
 		reply.Code = wire.CodeTooLong
 	}
+	if reply.Verdict == wire.VerdictAccept && traceHeader != "" {
+		// Neither name nor value is the caller's.
+		reply.Trace, reply.TraceAt = profile.Trace(asked, head, traceHeader+": "+reply.ID)
+	}
 	return reply
+}
+
+// originOf looks up who called.
+func (s *Server) originOf(peer *origin.Peer, c origin.Claims) origin.Origin {
+	defer s.originTime.UpdateDuration(time.Now())
+	return s.finder.Find(peer, c)
+}
+
+// details are what the configuration lets us keep of a message's own text.
+func (s *Server) details(e *sendmail.Envelope) quota.Details {
+	d := quota.Details{MessageID: e.MessageID}
+	if s.config().RecordSubjects {
+		d.Subject = e.Subject
+	}
+	if s.config().RecordRecipients {
+		d.To = e.Addresses
+	}
+	return d
 }
 
 // hints are what the wrapper says of the caller's environment.
@@ -97,7 +130,7 @@ func hints(request *wire.Request) map[string]string {
 // in the caller's hand.
 func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 	m := quota.Message{
-		Origin:     s.finder.Find(peer, origin.Claims{}),
+		Origin:     s.originOf(peer, origin.Claims{}),
 		Recipients: 1,
 		Forbidden:  fmt.Sprintf("too many calls of sendmail at the same time (more than %d)", s.config().CallsPerUser),
 	}
@@ -112,6 +145,9 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 
 // decide puts a message through the queue, and logs what became of it.
 func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.Reply {
+	if o := &m.Origin; !s.config().RecordRequests {
+		o.Method, o.URI, o.Client = origin.Fact{}, origin.Fact{}, origin.Fact{}
+	}
 	decision, err := s.decision(m)
 	if err != nil {
 		return s.undecided(m, gateway, err)
@@ -186,13 +222,13 @@ func (s *Server) logDecision(m *quota.Message, d *quota.Decision, took time.Dura
 		e = e.Str("domain", d.Domain)
 	}
 	e = e.Str("kind", string(o.Kind)).Stringer("kind_proof", o.KindProof)
-	for _, f := range []struct {
-		name string
-		fact origin.Fact
-	}{{"script", o.Script}, {"crontab", o.Crontab}, {"site", o.Site}} {
-		if f.fact.Proof != 0 {
-			e = e.Str(f.name, f.fact.Value).Stringer(f.name+"_proof", f.fact.Proof)
+	for name, f := range o.Facts() {
+		if f.Proof != 0 {
+			e = e.Str(name, f.Value).Stringer(name+"_proof", f.Proof)
 		}
+	}
+	if m.Details.MessageID != "" {
+		e = e.Str("message_id", m.Details.MessageID)
 	}
 	e = e.Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
 	if d.Refusal != nil {

@@ -6,6 +6,7 @@ import "time"
 type Account struct {
 	Object Object
 	Bounds Bounds
+	Exempt bool // is charged, and refuses nothing
 	Usage  Usage
 	share  *share // nil: all that the limits leave
 }
@@ -44,6 +45,9 @@ func Decide(accounts []*Account, cost Cost, exempt bool, now time.Time) (at time
 	}
 	if !exempt {
 		for _, a := range accounts {
+			if a.Exempt {
+				continue
+			}
 			for l := range Limit(NumLimits) {
 				if r := a.check(l, cost, minute); r != nil && r.outlasts(refusal) {
 					refusal = r

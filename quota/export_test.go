@@ -19,3 +19,10 @@ func StoreOf(q *Queue) *Store { return q.store }
 
 // MakePartitions is what booking an outage does before it writes rows.
 var MakePartitions = (*Store).makePartitions
+
+// IsRemembered tells whether whom a message is charged to is known without the
+// database.
+func IsRemembered(s *Store, m *Message) bool {
+	_, routes := s.memory.begin([]routeKey{s.keyOf(m)})
+	return routes[0] != nil
+}

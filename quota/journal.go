@@ -50,9 +50,9 @@ var (
 	exactKey  = []byte("exact")  // number of the knowledge that is exact but for the entries
 )
 
-// maxBytes bounds what entries take: a kilobyte each, twice the usual, but not
+// maxBytes bounds what entries take: two kilobytes each, twice the usual, but not
 // below what a few pages more or less would decide.
-func (j *journal) maxBytes() int64 { return max(int64(j.limit)<<10, 64<<20) }
+func (j *journal) maxBytes() int64 { return max(int64(j.limit)<<11, 64<<20) }
 
 // used is what of the file holds something, in bytes: after an outage it keeps its
 // size, and its pages are free for the next.
@@ -198,14 +198,15 @@ func (j *journal) book(seq uint64) error {
 }
 
 // fail puts an entry aside that the database does not take, for a person to look
-// at.
+// at; without details, since it stays for longer than these may.
 func (j *journal) fail(e *entry, why error) error {
-	added := false
+	kept, added := *e, false
+	kept.Message.Details = Details{}
 	err := j.db.Update(func(tx *bolt.Tx) error {
 		value, err := json.Marshal(struct {
 			*entry
 			Error string
-		}{e, why.Error()})
+		}{&kept, why.Error()})
 		if err != nil {
 			return err
 		}

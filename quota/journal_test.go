@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+	bolt "go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
 	"sendmail-wrapper/origin"
@@ -31,8 +32,10 @@ func mustOpen(t *testing.T, path string) *journal {
 func sample(n int) entry {
 	return entry{
 		Message{ID: uuid.UUID{15: byte(n)}, Mailbox: "m@x.example", Sender: "s\xff\n", Recipients: n, Size: 7, Forbidden: "f",
+			Details: Details{MessageID: "<1@x>", Subject: "hello", To: []string{"a@x", "b@x"}},
 			Origin: origin.Origin{UID: 7, User: "u", Kind: origin.Cron, KindProof: origin.Kernel, Script: origin.Fact{Value: "/s", Proof: origin.Claimed},
-				Crontab: origin.Fact{Value: "c", Proof: origin.System}, Site: origin.Fact{Value: "x", Proof: origin.System}}},
+				Crontab: origin.Fact{Value: "c", Proof: origin.System}, Site: origin.Fact{Value: "x", Proof: origin.System},
+				URI: origin.Fact{Value: "/x?y", Proof: origin.System}, Chain: []origin.Process{{PID: 7, UID: 8, EUID: 9, Program: "/p"}}}},
 		Decision{At: time.Unix(1e9, 5000).UTC(), Subscription: "s", Domain: "d", Refusal: &Refusal{Object: Object{Domain, "d"}, Limit: RecipientsDay,
 			Max: 1, Used: 2, Recipients: 3, FreeAt: time.Unix(2e9, 0).UTC(), Away: true, Grant: 4, Reason: "r"}},
 	}
@@ -56,6 +59,15 @@ func TestJournalKeeps(t *testing.T) {
 	defer j.close()
 	if j.waiting() != 3 || j.failed.Load() != 1 {
 		t.Errorf("%d wait, %d failed", j.waiting(), j.failed.Load())
+	}
+	if err := j.db.View(func(tx *bolt.Tx) error {
+		aside := string(tx.Bucket(failedBucket).Get(want[0].Message.ID[:]))
+		if !strings.Contains(aside, "m@x.example") || strings.Contains(aside, "hello") || strings.Contains(aside, "b@x") {
+			t.Errorf("set aside: %s", aside)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 	for n, want := range map[uint64]bool{7: true, 8: false, 0: false} {
 		if exact, err := j.isExact(n); exact != want || err != nil {
@@ -115,7 +127,7 @@ func TestKnowledge(t *testing.T) {
 		t.Errorf("without a file: %v", err)
 	}
 	m.beat(time.Now().Add(time.Hour), 3, 2, map[Class]Bounds{Mailbox: Unbounded()})
-	r := &route{Targets: []target{{ServerID, 5, Object{Class: Server}}}, Subscription: "s", Domain: "d", Exempt: true}
+	r := &route{Targets: []target{{ID: ServerID, Plan: 5, Object: Object{Class: Server}}}, Subscription: "s", Domain: "d", Exempt: true}
 	for n := range uint32(3 * knowledgePage) {
 		m.learnRoutes(map[routeKey]*route{{UID: n, Site: "x"}: r})
 	}

@@ -12,11 +12,12 @@ import (
 )
 
 // Maintain makes the partitions of the days around today and of a week ahead,
-// and drops those that are older than retentionDays (2 or more). To drop one
-// needs a moment in which nobody reads messages; mail waits behind it for a tenth
-// of a second at most, a few times. If there was no such moment, the error names
-// who read; another try an hour later costs nothing.
-func (s *Store) Maintain(ctx context.Context, retentionDays int) error {
+// and drops those of messages that are older than retentionDays (2 or more), and
+// of details that are older than detailsDays (1 or more); a day is dropped as a
+// whole. To drop one needs a moment in which nobody reads its table; mail waits
+// behind it for a tenth of a second at most, a few times. If there was no such
+// moment, the error names who read; another try an hour later costs nothing.
+func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) error {
 	now, err := s.clock(ctx)
 	if err != nil {
 		return err
@@ -28,7 +29,9 @@ func (s *Store) Maintain(ctx context.Context, retentionDays int) error {
 	if err := s.makePartitions(ctx, days...); err != nil {
 		return err
 	}
-	return s.dropPartitions(ctx, now.AddDate(0, 0, -retentionDays))
+	return errors.Join(
+		s.dropPartitions(ctx, "details", `SELECT drop_details($1::date)`, now.AddDate(0, 0, -detailsDays)),
+		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, now.AddDate(0, 0, -retentionDays)))
 }
 
 func (s *Store) clock(ctx context.Context) (now time.Time, err error) {
@@ -60,10 +63,11 @@ const (
 	dropPause = 500 * time.Millisecond
 )
 
-func (s *Store) dropPartitions(ctx context.Context, before time.Time) error {
+// dropPartitions drops those of one table, each by a call of drop.
+func (s *Store) dropPartitions(ctx context.Context, table, drop string, before time.Time) error {
 	for tries := 1; ; {
 		var dropped int
-		err := s.pool.QueryRow(ctx, `SELECT drop_partitions($1::date)`, before).Scan(&dropped)
+		err := s.pool.QueryRow(ctx, drop, before).Scan(&dropped)
 		var pg *pgconn.PgError
 		switch {
 		case err == nil && dropped == 0:
@@ -71,9 +75,9 @@ func (s *Store) dropPartitions(ctx context.Context, before time.Time) error {
 		case err == nil:
 			tries = 1
 		case !errors.As(err, &pg) || pg.Code != "55P03": // lock_not_available
-			return fmt.Errorf("drop partitions before %s: %w", before.Format(time.DateOnly), err)
+			return fmt.Errorf("drop partitions of %s before %s: %w", table, before.Format(time.DateOnly), err)
 		case tries == dropTries:
-			return fmt.Errorf("partitions before %s are not dropped: somebody reads messages%s", before.Format(time.DateOnly), s.readers(ctx, before))
+			return fmt.Errorf("partitions before %s are not dropped: somebody reads %s%s", before.Format(time.DateOnly), table, s.readers(ctx, table, before))
 		default:
 			tries++
 			select {
@@ -85,18 +89,18 @@ func (s *Store) dropPartitions(ctx context.Context, before time.Time) error {
 	}
 }
 
-// readers says who holds messages, longest first: ": process 123 (user postgres,
-// application psql) since …". What a role without pg_read_all_stats cannot see is
-// left out, all of it if need be.
-func (s *Store) readers(ctx context.Context, before time.Time) string {
+// readers says who holds messages or details, longest first: ": process 123 (user
+// postgres, application psql) since …". What a role without pg_read_all_stats
+// cannot see is left out, all of it if need be.
+func (s *Store) readers(ctx context.Context, table string, before time.Time) string {
 	rows, err := s.pool.Query(ctx, `SELECT format('process %s (user %s, application %s)', a.pid, coalesce(a.usename, '-'), coalesce(nullif(a.application_name, ''), '-'))
        || coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', ' "since" YYYY-MM-DD HH24:MI:SS "UTC"'), '')
   FROM pg_stat_activity a
  WHERE a.pid <> pg_backend_pid() AND EXISTS (SELECT FROM pg_locks l
-   WHERE l.pid = a.pid AND l.granted AND l.database = a.datid AND (l.relation = 'messages'::regclass OR l.relation IN (
+   WHERE l.pid = a.pid AND l.granted AND l.database = a.datid AND (l.relation = $1::regclass OR l.relation IN (
      SELECT c.oid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-      WHERE i.inhparent = 'messages'::regclass AND c.relname < 'messages_' || to_char($1::date, 'YYYYMMDD'))))
- ORDER BY a.xact_start NULLS LAST, a.pid LIMIT 3`, before)
+      WHERE i.inhparent = $1::regclass AND c.relname < $1 || '_' || to_char($2::date, 'YYYYMMDD'))))
+ ORDER BY a.xact_start NULLS LAST, a.pid LIMIT 3`, table, before)
 	if err != nil {
 		return ""
 	}

@@ -89,7 +89,7 @@ func TestRetentionBesideReader(t *testing.T) {
 		}
 	}
 	before := w.written.Load()
-	err = store.Maintain(t.Context(), 31)
+	err = store.Maintain(t.Context(), 31, 31)
 	want := fmt.Sprintf("process %d (user postgres, application report) since 20", reader.PgConn().PID())
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("beside a reader: %v, want %q", err, want)
@@ -104,7 +104,7 @@ func TestRetentionBesideReader(t *testing.T) {
 	if _, err := reader.Exec(t.Context(), `COMMIT`); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Maintain(t.Context(), 31); err != nil {
+	if err := store.Maintain(t.Context(), 31, 31); err != nil {
 		t.Errorf("without a reader: %v", err)
 	}
 	if got := partitions(t, pool); got != young {
@@ -133,13 +133,13 @@ func TestPartitionsOfAnOutage(t *testing.T) {
 		}
 	}
 	// Within the time that rows are kept they stay; others go with the next round.
-	if err := store.Maintain(t.Context(), 31); err != nil {
+	if err := store.Maintain(t.Context(), 31, 31); err != nil {
 		t.Fatal(err)
 	}
 	if n := number(t, pool, `SELECT count(*) FROM messages`); n != int64(2*len(days)) {
 		t.Errorf("%d rows", n)
 	}
-	if err := store.Maintain(t.Context(), 20); err != nil {
+	if err := store.Maintain(t.Context(), 20, 20); err != nil {
 		t.Fatal(err)
 	}
 	if n := number(t, pool, `SELECT count(*) FROM messages`); n != int64(2*len(days)-2) {

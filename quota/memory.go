@@ -64,7 +64,7 @@ func (m *memory) begin(keys []routeKey) (term int64, routes []*route) {
 	defer m.mu.Unlock()
 	routes = make([]*route, len(keys))
 	for i, k := range keys {
-		if r, ok := m.routes.Get(k); ok && r.term == m.term {
+		if r := m.route(k); r != nil && r.term == m.term {
 			routes[i] = r
 		}
 	}
@@ -154,28 +154,40 @@ func (m *memory) empty() bool {
 	return m.seen.IsZero()
 }
 
+// route is what is remembered for a key, nil if there is nothing.
+func (m *memory) route(k routeKey) *route {
+	if r, ok := m.routes.Get(k); ok {
+		return r
+	}
+	if k.Script != "" {
+		k.Script = ""
+		if r, ok := m.routes.Get(k); ok && r.AnyScript {
+			return r
+		}
+	}
+	return nil
+}
+
 // lastRoute is a route as last seen, nil if there is none. Without what is
 // known of a site or script the user is known still.
 func (m *memory) lastRoute(k routeKey) *route {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, ok := m.routes.Get(k)
-	if !ok {
-		k.Site, k.Script = "", ""
-		r, _ = m.routes.Get(k)
+	if r := m.route(k); r != nil {
+		return r
 	}
-	return r
+	return m.route(routeKey{Mailbox: k.Mailbox, UID: k.UID})
 }
 
 // above returns a domain or subscription and what it belongs to; if it is not
 // known, as far as can be said.
-func (m *memory) above(o Object) []target {
+func (m *memory) above(o Object) (targets []target, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if targets, ok := m.parents.Get(o); ok {
-		return targets
+	if targets, known = m.parents.Get(o); !known {
+		targets = []target{{Object: o}, serverTarget}
 	}
-	return []target{{Object: o}, serverTarget}
+	return targets, known
 }
 
 // room is how many routes fit in besides those that are remembered, and some to
@@ -210,7 +222,7 @@ func (m *memory) acquaint(routes map[routeKey]*route, term int64) {
 func (m *memory) account(t target, percent int) (*Account, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a := &Account{Object: t.Object}
+	a := &Account{Object: t.Object, Exempt: t.Exempt}
 	k, ok := m.accounts.Peek(t.ID)
 	if ok {
 		a.Bounds = k.Bounds

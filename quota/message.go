@@ -14,11 +14,20 @@ import (
 type Message struct {
 	ID         uuid.UUID // version 7; a message that comes twice with one ID is charged once
 	Origin     origin.Origin
-	Mailbox    string // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
-	Sender     string // envelope sender, "" for the null sender
-	Recipients int    // envelope recipients, ≥ 1
-	Size       int64  // bytes
-	Forbidden  string // not empty: refused whatever the limits, for this reason
+	Mailbox    string  // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
+	Sender     string  // envelope sender, "" for the null sender
+	Recipients int     // envelope recipients, ≥ 1
+	Size       int64   // bytes
+	Details    Details `json:",omitzero"`
+	Forbidden  string  // not empty: refused whatever the limits, for this reason
+}
+
+// Details are what is kept of a message's own text, for reports and traces: all
+// of it claimed, and kept no longer than details-days.
+type Details struct {
+	MessageID string   // of the header, with < and >; "" if it has none
+	Subject   string   // raw: not unfolded words of RFC 2047
+	To        []string // addresses of the first recipients, at most 20
 }
 
 // check refuses what no column could hold.
@@ -33,7 +42,9 @@ func (m *Message) check() error {
 func (m *Message) bounded() Message {
 	b, o := *m, &m.Origin
 	b.Mailbox, b.Sender, b.Forbidden = text(m.Mailbox), text(m.Sender), text(m.Forbidden)
-	b.Origin.User, b.Origin.Script.Value, b.Origin.Crontab.Value, b.Origin.Site.Value = text(o.User), text(o.Script.Value), text(o.Crontab.Value), text(o.Site.Value)
+	b.Origin.User = text(o.User)
+	boundFacts(&b.Origin)
+	b.Details = m.Details.bounded()
 	return b
 }
 

@@ -170,19 +170,27 @@ func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now tim
 }
 
 // lastRoute is whom a message is charged to as far as is known: somebody who is
-// not known belongs to the domain or subscription that he would come under.
+// not known belongs to the domain or subscription that he would come under, and so
+// does a virtual host that was not seen before.
 func (s *Store) lastRoute(m *Message) *route {
-	k := keyOf(m)
-	if r := s.memory.lastRoute(k); r != nil {
-		return r
+	k := s.keyOf(m)
+	r := s.memory.lastRoute(k)
+	switch {
+	case r == nil && k.Mailbox != "":
+		above, _ := s.memory.above(Object{Domain, domainOf(k.Mailbox)})
+		return &route{Domain: domainOf(k.Mailbox), Targets: append([]target{{Object: Object{Mailbox, k.Mailbox}}}, above...)}
+	case r == nil:
+		name := text(m.Origin.User)
+		above, _ := s.memory.above(Object{Subscription, name})
+		r = &route{Subscription: name, Exempt: s.isSystem(m.Origin.UID), Targets: append([]target{{Object: Object{User, name}}}, above...)}
 	}
-	if k.Mailbox != "" {
-		r := &route{Domain: domainOf(k.Mailbox)}
-		r.Targets = append([]target{{Object: Object{Mailbox, k.Mailbox}}}, s.memory.above(Object{Domain, r.Domain})...)
-		return r
+	if k.VirtualHost && r.Domain != k.Site {
+		if above, known := s.memory.above(Object{Domain, k.Site}); known {
+			user := r.Targets[0]
+			user.Exempt = r.Exempt
+			return &route{Domain: k.Site, Subscription: above[1].Object.Name, Targets: append([]target{user}, above...)}
+		}
 	}
-	r := &route{Subscription: text(m.Origin.User), Exempt: s.isSystem(m.Origin.UID)}
-	r.Targets = append([]target{{Object: Object{User, r.Subscription}}}, s.memory.above(Object{Subscription, r.Subscription})...)
 	return r
 }
 

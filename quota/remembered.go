@@ -114,7 +114,7 @@ func (s *Store) tryRemembered(ctx context.Context, b *batch, routes []*route, te
 		l.read = time.Now()
 		return err
 	})
-	trip.Queue(insertSQL, l.rows.arguments(hostID)...)
+	l.rows.queue(trip, hostID)
 	b.sent, b.again = decisions, true
 	err = conn.SendBatch(ctx, trip).Close()
 	var pg *pgconn.PgError

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +26,7 @@ type target struct {
 	ID     ID
 	Plan   ID // whose defaults apply to it, 0 for the server
 	Object Object
+	Exempt bool `json:",omitzero"` // counted, whatever its own limits are: a system user's plan says so
 }
 
 // route says whom a message is charged to. It is never changed once it is
@@ -35,29 +35,41 @@ type route struct {
 	Targets              []target // nearest first, the server last
 	Subscription, Domain string
 	Exempt               bool
+	AnyScript            bool   `json:",omitzero"` // the script does not matter: with any other the route is the same
 	user                 string // login name that the database has for the uid
 	term                 int64
 }
 
 // routeKey is all of a message that its route depends on: the mailbox, or else
-// the uid, and site and script as far as they are proved.
+// the uid, and site and script as far as they are proved. A virtual host is a site
+// whose programs run as the web server's own user.
 type routeKey struct {
 	Mailbox, Site, Script string
 	UID                   uint32
+	VirtualHost           bool `json:",omitzero"`
 }
 
 // maxAddress is the longest address that there can be, in bytes (RFC 5321,
 // 4.5.3.1). What is longer is cut, and so is no mailbox of a known domain.
 const maxAddress = 64 + 1 + 255
 
-func keyOf(m *Message) routeKey {
+// keyOf returns a message's key. With mod_php and CGI all sites share the uid of
+// the web server, which is no customer's: there, and only there, a proved site says
+// whose mail it is. Which of these it is the caller's own processes show, so a
+// site could choose; the site is Apache's word for all of them. A uid that may be a
+// customer's never sends for somebody else.
+func (s *Store) keyOf(m *Message) routeKey {
 	if m.Mailbox != "" {
 		address := strings.ToLower(m.Mailbox)
 		return routeKey{Mailbox: text(address[:min(len(address), maxAddress)])}
 	}
 	k := routeKey{UID: m.Origin.UID}
 	if m.Origin.Site.Proof >= origin.System {
-		k.Site = text(m.Origin.Site.Value)
+		k.Site = strings.ToLower(text(m.Origin.Site.Value)) // as names of domains are
+		switch m.Origin.Kind {
+		case origin.ModPHP, origin.PHPCGI, origin.CGI:
+			k.VirtualHost = m.Origin.KindProof >= origin.System && m.Origin.UID < s.firstUserUID
+		}
 	}
 	if m.Origin.Script.Proof >= origin.System {
 		k.Script = text(m.Origin.Script.Value)
@@ -67,12 +79,22 @@ func keyOf(m *Message) routeKey {
 
 // userSQL: a message belongs to its system user's subscription, and to that
 // domain of it whose name is its proved site, or below whose document root its
-// proved script lies, or which is the only one. A domain of another
-// subscription is never even looked at.
-const userSQL = `SELECT k.n, u.id, u.name, s.id, s.name, p.id, p.exempt, d.id, d.name
-  FROM unnest($2::bigint[], $3::text[], $4::text[]) WITH ORDINALITY k(uid, site, script, n)
+// proved script lies (the nearest one), or which is the only one. A domain of
+// another subscription is never even looked at, but for a virtual host, whose
+// domain's subscription it is then; the user is counted by his own plan.
+//
+// The script is of no matter where the site names the domain, there are not two to
+// choose from, or none has a document root.
+const userSQL = `SELECT k.n, u.id, u.name, q.id, q.exempt, s.id, s.name, p.id, p.exempt, d.id, d.name,
+       coalesce(d.name = k.site, false)
+         OR NOT EXISTS (SELECT FROM domain r WHERE r.subscription_id = s.id AND r.removed_at IS NULL AND r.document_root IS NOT NULL)
+         OR (SELECT count(*) FROM (SELECT FROM domain r WHERE r.subscription_id = s.id AND r.removed_at IS NULL LIMIT 2) two) = 1
+  FROM unnest($2::bigint[], $3::text[], $4::text[], $5::boolean[]) WITH ORDINALITY k(uid, site, script, host, n)
   JOIN system_user u ON u.host_id = $1 AND u.uid = k.uid AND u.removed_at IS NULL
-  JOIN subscription s ON s.id = u.subscription_id
+  JOIN subscription o ON o.id = u.subscription_id
+  JOIN plan q ON q.id = o.plan_id
+  LEFT JOIN domain v ON k.host AND v.name = k.site AND v.removed_at IS NULL
+  JOIN subscription s ON s.id = coalesce(v.subscription_id, u.subscription_id)
   JOIN plan p ON p.id = s.plan_id
   LEFT JOIN LATERAL (
     SELECT c.id, c.name
@@ -108,7 +130,7 @@ func (e *unknownError) Error() string {
 	return fmt.Sprintf("%d system users and %d mailboxes not known yet", len(e.users), len(e.mailboxes))
 }
 
-var serverTarget = target{ServerID, 0, Object{Class: Server}}
+var serverTarget = target{ID: ServerID, Object: Object{Class: Server}}
 
 // routes finds whom each message is charged to: from memory, or, if fresh, all
 // anew from the database; and the term in which they hold. The error is an
@@ -116,7 +138,7 @@ var serverTarget = target{ServerID, 0, Object{Class: Server}}
 func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fresh bool) (routes []*route, term int64, err error) {
 	keys := make([]routeKey, len(messages))
 	for i := range messages {
-		keys[i] = keyOf(&messages[i])
+		keys[i] = s.keyOf(&messages[i])
 	}
 	term, routes = s.memory.begin(keys)
 	if fresh {
@@ -157,8 +179,15 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 		return nil, 0, unknown
 	}
 	// A user can have any number of scripts, and each would take the place of
-	// somebody else.
-	maps.DeleteFunc(read, func(k routeKey, _ *route) bool { return k.Script != "" })
+	// somebody else: remembered is only what holds for all of them.
+	for k, r := range read {
+		if k.Script != "" {
+			delete(read, k)
+			if k.Script = ""; r.AnyScript {
+				read[k] = r
+			}
+		}
+	}
 	s.memory.learnRoutes(read)
 	return routes, term, nil
 }
@@ -177,11 +206,11 @@ func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]
 	}
 	batch := &pgx.Batch{}
 	if len(users) > 0 {
-		uids, sites, scripts := make([]int64, len(users)), make([]string, len(users)), make([]string, len(users))
+		uids, sites, scripts, hosts := make([]int64, len(users)), make([]string, len(users)), make([]string, len(users)), make([]bool, len(users))
 		for i, k := range users {
-			uids[i], sites[i], scripts[i] = int64(k.UID), k.Site, k.Script
+			uids[i], sites[i], scripts[i], hosts[i] = int64(k.UID), k.Site, k.Script, k.VirtualHost
 		}
-		batch.Queue(userSQL, hostID, uids, sites, scripts).Query(func(rows pgx.Rows) error {
+		batch.Queue(userSQL, hostID, uids, sites, scripts, hosts).Query(func(rows pgx.Rows) error {
 			return scanUsers(rows, func(n int64, r *route) { read[users[n-1]] = r })
 		})
 	}
@@ -202,19 +231,20 @@ func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]
 
 func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
 	var n int64
-	var user, subscription, plan ID
+	var user, userPlan, subscription, plan ID
 	var domain *ID
 	var userName, subscriptionName string
 	var domainName *string
-	var exempt bool
-	_, err := pgx.ForEachRow(rows, []any{&n, &user, &userName, &subscription, &subscriptionName, &plan, &exempt, &domain, &domainName}, func() error {
-		r := &route{Subscription: subscriptionName, Exempt: exempt, user: userName,
-			Targets: []target{{user, plan, Object{User, userName}}}}
+	var userExempt, exempt, anyScript bool
+	into := []any{&n, &user, &userName, &userPlan, &userExempt, &subscription, &subscriptionName, &plan, &exempt, &domain, &domainName, &anyScript}
+	_, err := pgx.ForEachRow(rows, into, func() error {
+		r := &route{Subscription: subscriptionName, Exempt: exempt, AnyScript: anyScript, user: userName,
+			Targets: []target{{ID: user, Plan: userPlan, Object: Object{User, userName}, Exempt: userExempt}}}
 		if domain != nil {
 			r.Domain = *domainName
-			r.Targets = append(r.Targets, target{*domain, plan, Object{Domain, *domainName}})
+			r.Targets = append(r.Targets, target{ID: *domain, Plan: plan, Object: Object{Domain, *domainName}})
 		}
-		r.Targets = append(r.Targets, target{subscription, plan, Object{Subscription, subscriptionName}}, serverTarget)
+		r.Targets = append(r.Targets, target{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}}, serverTarget)
 		found(n, r)
 		return nil
 	})
@@ -233,9 +263,9 @@ func scanMailboxes(rows pgx.Rows, addresses []string, found func(n int64, r *rou
 			return nil
 		}
 		found(n, &route{Subscription: subscriptionName, Domain: domainName, Exempt: exempt, Targets: []target{
-			{*mailbox, plan, Object{Mailbox, addresses[n-1]}},
-			{domain, plan, Object{Domain, domainName}},
-			{subscription, plan, Object{Subscription, subscriptionName}},
+			{ID: *mailbox, Plan: plan, Object: Object{Mailbox, addresses[n-1]}},
+			{ID: domain, Plan: plan, Object: Object{Domain, domainName}},
+			{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}},
 			serverTarget,
 		}})
 		return nil

@@ -5,6 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -19,13 +20,20 @@ const (
 // 0, ” and -1 stand for NULL, since an array of values is cheaper to send.
 const insertSQL = `INSERT INTO messages (at, id, uid, size, user_id, mailbox_id, domain_id, subscription_id, refused_object, host_id,
   recipients, decision, refused_limit, kind_proof, script_proof, crontab_proof, site_proof,
-  sender, kind, script, crontab, site, refused_why)
+  sender, kind, script, crontab, site, refused_why, facts)
 SELECT unnest($2::timestamptz[]), unnest($3::uuid[]), nullif(unnest($4::bigint[]), -1), unnest($5::bigint[]), nullif(unnest($6::bigint[]), 0),
   nullif(unnest($7::bigint[]), 0), nullif(unnest($8::bigint[]), 0), nullif(unnest($9::bigint[]), 0), nullif(unnest($10::bigint[]), 0), $1::integer,
   unnest($11::integer[]), unnest($12::smallint[]), nullif(unnest($13::smallint[]), -1),
   nullif(unnest($14::smallint[]), 0), nullif(unnest($15::smallint[]), 0), nullif(unnest($16::smallint[]), 0), nullif(unnest($17::smallint[]), 0),
   unnest($18::text[]), unnest($19::text[]), nullif(unnest($20::text[]), ''), nullif(unnest($21::text[]), ''),
-  nullif(unnest($22::text[]), ''), nullif(unnest($23::text[]), '')`
+  nullif(unnest($22::text[]), ''), nullif(unnest($23::text[]), ''), nullif(unnest($24::text[]), '')::jsonb`
+
+// detailsSQL writes those messages of a batch of which something is kept; of
+// recipients a text each, a line an address, since PostgreSQL has no arrays of
+// different length in an array.
+const detailsSQL = `INSERT INTO details (at, id, message_id, subject, recipients)
+SELECT unnest($1::timestamptz[]), unnest($2::uuid[]), nullif(unnest($3::text[]), ''), nullif(unnest($4::text[]), ''),
+  string_to_array(nullif(unnest($5::text[]), ''), E'\n')`
 
 // messageRows is a batch of rows, column by column, in types that pgx encodes
 // without reflection.
@@ -38,6 +46,27 @@ type messageRows struct {
 	decision, refusedLimit                       []int16
 	kindProof, scriptProof, cronProof, siteProof []int16
 	sender, kind, script, crontab, site, why     []string
+	facts                                        []string
+	details                                      detailsRows
+}
+
+// detailsRows is the same of details.
+type detailsRows struct {
+	at                     []time.Time
+	id                     pgtype.FlatArray[pgtype.UUID]
+	messageID, subject, to []string
+}
+
+func (c *detailsRows) add(m *Message, at time.Time) {
+	d := m.Details.bounded()
+	if d.isZero() {
+		return
+	}
+	c.at = append(c.at, at)
+	c.id = append(c.id, pgtype.UUID{Bytes: m.ID, Valid: true})
+	c.messageID = append(c.messageID, d.MessageID)
+	c.subject = append(c.subject, d.Subject)
+	c.to = append(c.to, strings.Join(d.To, "\n"))
 }
 
 func (c *messageRows) add(m *Message, r *route, d *Decision) {
@@ -80,12 +109,24 @@ func (c *messageRows) add(m *Message, r *route, d *Decision) {
 	c.refusedObject = append(c.refusedObject, int64(object))
 	c.refusedLimit = append(c.refusedLimit, limit)
 	c.why = append(c.why, text(why))
+	c.facts = append(c.facts, factsOf(o))
+	c.details.add(m, d.At)
+}
+
+// queue has the rows written by a trip to the database.
+func (c *messageRows) queue(trip *pgx.Batch, hostID int32) {
+	if len(c.id) > 0 {
+		trip.Queue(insertSQL, c.arguments(hostID)...)
+	}
+	if d := &c.details; len(d.id) > 0 {
+		trip.Queue(detailsSQL, d.at, d.id, d.messageID, d.subject, d.to)
+	}
 }
 
 func (c *messageRows) arguments(hostID int32) []any {
 	return []any{hostID, c.at, c.id, c.uid, c.size, c.user, c.mailbox, c.domain, c.subscription, c.refusedObject, c.recipients,
 		c.decision, c.refusedLimit, c.kindProof, c.scriptProof, c.cronProof, c.siteProof,
-		c.sender, c.kind, c.script, c.crontab, c.site, c.why}
+		c.sender, c.kind, c.script, c.crontab, c.site, c.why, c.facts}
 }
 
 // maxText bounds each text of a row, in bytes: 4 KiB holds any path (PATH_MAX).
@@ -93,12 +134,23 @@ const maxText = 4096
 
 // text makes bytes from a stranger fit for a column of type text, which takes
 // neither NUL nor what is no UTF-8; both show as U+FFFD.
-func text(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText]
-		for len(s) > maxText-utf8.UTFMax && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
+func text(s string) string { return cut(s, maxText) }
+
+// cut is text with another bound. What it returns it leaves as it is.
+func cut(s string, most int) string {
+	s = trim(s, most)
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return trim(s, most) // U+FFFD is longer than what it stands for
+}
+
+// trim cuts a text at the end of a character, if it has valid ones.
+func trim(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	n := most
+	for n > most-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }

@@ -284,7 +284,7 @@ func newLedger(routes []*route, term int64) *ledger {
 		for _, t := range r.Targets {
 			if _, ok := l.indexOf[t.ID]; !ok {
 				l.indexOf[t.ID] = 0
-				l.folios = append(l.folios, folio{target: t, account: Account{Object: t.Object}})
+				l.folios = append(l.folios, folio{target: t, account: Account{Object: t.Object, Exempt: t.Exempt}})
 			}
 		}
 	}
@@ -527,9 +527,7 @@ func (l *ledger) save(ctx context.Context, conn *pgxpool.Conn, hostID int32, ver
 	if len(ids) > 0 {
 		trip.Queue(saveSQL, ids, states, version)
 	}
-	if len(l.rows.id) > 0 {
-		trip.Queue(insertSQL, l.rows.arguments(hostID)...)
-	}
+	l.rows.queue(trip, hostID)
 	trip.Queue("COMMIT")
 	if err := conn.SendBatch(ctx, trip).Close(); err != nil {
 		return fmt.Errorf("write counters and messages: %w", err)

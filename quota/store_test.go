@@ -50,7 +50,7 @@ func newStore(t testing.TB) (*quota.Store, *pgxpool.Pool) {
 	t.Helper()
 	pool := daemonPool(t, testpg.NewAs(t, "mailquotad"))
 	store := quota.NewStore(pool, "host1", 1000)
-	if err := store.Maintain(t.Context(), 31); err != nil {
+	if err := store.Maintain(t.Context(), 31, 31); err != nil {
 		t.Fatal(err)
 	}
 	return store, pool
@@ -190,7 +190,7 @@ func TestExactOnTwoHosts(t *testing.T) {
 	database := testpg.NewAs(t, "mailquotad")
 	pool := daemonPool(t, database)
 	stores := []*quota.Store{quota.NewStore(pool, "host1", 1000), quota.NewStore(daemonPool(t, database), "host2", 1000)}
-	if err := stores[0].Maintain(t.Context(), 31); err != nil {
+	if err := stores[0].Maintain(t.Context(), 31, 31); err != nil {
 		t.Fatal(err)
 	}
 	setLimit(t, pool, quota.ServerID, quota.Server, "recipients_hour", 500)
@@ -248,56 +248,6 @@ func TestDomainSharedByTwoUsers(t *testing.T) {
 	}
 	if n := number(t, pool, `SELECT count(*) FROM messages WHERE refused_object = $1 AND refused_limit = 0`, domain); n != 150 {
 		t.Errorf("%d rows say that the domain refused them", n)
-	}
-	prove(t, store, pool)
-}
-
-// TestWhichDomain: a proved site or script decides; a claim never does, and a
-// domain of another subscription is never charged.
-func TestWhichDomain(t *testing.T) {
-	store, pool := newStore(t)
-	_, alice, _, err := store.EnsureUser(t.Context(), 1001, "alice")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, bob, _, err := store.EnsureUser(t.Context(), 1002, "bob")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range []struct {
-		subscription quota.ID
-		name, root   string
-	}{{alice, "a.example", "/home/alice/a/"}, {alice, "b.example", "/home/alice/a/b"}, {bob, "bob.example", "/home/bob"}} {
-		if _, err := pool.Exec(t.Context(), `INSERT INTO domain (subscription_id, name, document_root) VALUES ($1, $2, $3)`, d.subscription, d.name, d.root); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		name         string
-		uid          uint32
-		user         string
-		site, script origin.Fact
-		domain       string
-	}{
-		{"nothing known", 1001, "alice", origin.Fact{}, origin.Fact{}, ""},
-		{"claimed site", 1001, "alice", origin.Fact{Value: "a.example", Proof: origin.Claimed}, origin.Fact{}, ""},
-		{"proved site", 1001, "alice", origin.Fact{Value: "a.example", Proof: origin.System}, origin.Fact{}, "a.example"},
-		{"another's site", 1001, "alice", origin.Fact{Value: "bob.example", Proof: origin.System}, origin.Fact{}, ""},
-		{"proved script", 1001, "alice", origin.Fact{}, origin.Fact{Value: "/home/alice/a/x.php", Proof: origin.System}, "a.example"},
-		{"the deeper document root", 1001, "alice", origin.Fact{}, origin.Fact{Value: "/home/alice/a/b/x.php", Proof: origin.System}, "b.example"},
-		{"a directory of a longer name", 1001, "alice", origin.Fact{}, origin.Fact{Value: "/home/alice/another/x.php", Proof: origin.System}, ""},
-		{"claimed script", 1001, "alice", origin.Fact{}, origin.Fact{Value: "/home/alice/a/x.php", Proof: origin.Claimed}, ""},
-		{"the only domain", 1002, "bob", origin.Fact{}, origin.Fact{}, "bob.example"},
-	} {
-		m := message(c.uid, c.user, 1)
-		m.Origin.Site, m.Origin.Script = c.site, c.script
-		decisions, err := store.Decide(t.Context(), []quota.Message{m})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := decisions[0].Domain; got != c.domain {
-			t.Errorf("%s: charged to domain %q, want %q", c.name, got, c.domain)
-		}
 	}
 	prove(t, store, pool)
 }
@@ -518,7 +468,7 @@ func newStoreOn(t testing.TB, database string) *quota.Store {
 	t.Helper()
 	pool := daemonPool(t, database)
 	store := quota.NewStore(pool, "host1", 1000)
-	if err := store.Maintain(t.Context(), 31); err != nil {
+	if err := store.Maintain(t.Context(), 31, 31); err != nil {
 		t.Fatal(err)
 	}
 	return store

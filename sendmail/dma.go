@@ -40,8 +40,10 @@ var dma = Profile{
 	AllHeader: true,              // mail with CR LF is header to its end
 	RawEnv:    []string{"EMAIL"}, // set_from()
 
-	Duplicates:   dropped, // add_recp()
-	EmptyOperand: 1,       // as any name, it may be an alias: "*" is
+	Recipients:   []string{"to", "cc", "bcc"},
+	traceable:    withoutFromLine, // Debian's drops such lines where they are the first
+	Duplicates:   dropped,         // add_recp()
+	EmptyOperand: 1,               // as any name, it may be an alias: "*" is
 	addresses:    func(list string, each func(address string)) { each(dmaLocal(list)) },
 }
 

@@ -86,6 +86,10 @@ var exim = Profile{
 
 	GoAhead: `354 Enter message, ending with "." on a line by itself`, // smtp_in.c; the predata ACL may set another
 	CRLF:    true,                                                     // receive.c: first_line_ended_crlf
+
+	TraceEnds:   true,
+	TraceCloses: true, // receive_msg(): "if not a valid header line, break from the header reading loop"
+	mboxLine:    asctimeLine,
 }
 
 // eximAdding is the name of a variant, which is made where it is asked for.
@@ -127,6 +131,23 @@ func uucpSender(line []byte) (address string, ok bool) {
 		return "", false
 	}
 	return firstAddress(words[1]), true
+}
+
+// asctimeLine is a From_ line with a date of asctime(3), which uucp_from_pattern
+// matches, too, in its default and in whatever an administrator makes of it. Others
+// may be the first of the body.
+func asctimeLine(line []byte) bool {
+	words := strings.Split(strings.Replace(strings.TrimRight(string(line), "\r\n"), "  ", " ", 1), " ")
+	if len(words) != 7 || words[0] != "From" || words[1] == "" {
+		return false
+	}
+	clock := strings.Split(words[5], ":")
+	for _, n := range clock {
+		if len(n) != 2 || !isNumber(n, 2) {
+			return false
+		}
+	}
+	return len(clock) == 3 && isWord(words[2], 3) && isWord(words[3], 3) && isNumber(words[4], 2) && len(words[6]) == 4 && isNumber(words[6], 4)
 }
 
 // isDate is whether words begin with a date and an hour, like Jan 5 12:35 or

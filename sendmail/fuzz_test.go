@@ -1,9 +1,12 @@
 package sendmail
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // FuzzParse: whatever the command line is, each profile says something about it,
@@ -56,12 +59,15 @@ func FuzzScan(f *testing.F) {
 				t.Fatal(err)
 			}
 			bytewise, err := scan(p, call, iotest.OneByteReader(strings.NewReader(message)))
-			if err != nil || whole != bytewise {
+			if err != nil || !cmp.Equal(whole, bytewise) {
 				t.Errorf("%s: read at once %+v, byte by byte %+v (%v)", p.Name, whole, bytewise, err)
 			}
 			// A CR is two bytes to Exim.
 			if whole.Recipients < 0 || whole.Recipients > 2*len(message)+len(operand)+2 {
 				t.Errorf("%s: %d recipients in %d bytes", p.Name, whole.Recipients, len(message))
+			}
+			if len(whole.Addresses) > MaxAddresses || slices.ContainsFunc(whole.Addresses, func(a string) bool { return len(a) > MaxAddress }) {
+				t.Errorf("%s: addresses beyond their bounds: %q", p.Name, whole.Addresses)
 			}
 			if p.machine != nil || strings.Contains(strings.ToLower(message), "resent") {
 				continue // may refuse all, or count other fields

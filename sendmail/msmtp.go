@@ -29,8 +29,14 @@ var msmtp = Profile{
 
 	Dots:    false, // and so -i means nothing
 	machine: newMsmtpHeader,
-	RawEnv:  []string{"EMAIL", "USER", "LOGNAME"}, // the sender without -f, where the account has none of its own
+	// A From_ line goes to the server as it is, which may take it for one of mbox if
+	// it is the first, and else for the body.
+	traceable: withoutFromLine,
+	RawEnv:    []string{"EMAIL", "USER", "LOGNAME"}, // the sender without -f, where the account has none of its own
 
+	Recipients: []string{"to", "cc", "bcc"},
+	Resent:     []string{"resent-to", "resent-cc", "resent-bcc"},
+	ResentWhen: []string{"resent-*"},
 	addresses: func(list string, each func(address string)) {
 		// Operands are lines "To: operand" of a header of their own.
 		m := msmtpHeader{recipients: true}

@@ -30,12 +30,19 @@ var nullmailer = Profile{
 	sender: asGivenOrNull, // setenvelope(): what is before the first @ and behind it
 	check:  checkNullmailer,
 
-	Dots:    false, // and so -i means nothing
-	machine: newNullmailerHeader,
+	Dots:      false, // and so -i means nothing
+	FromLines: onceQuotedFromSkipped,
+	machine:   newNullmailerHeader,
 	// setup_from(). The envelope goes to nullmailer-queue as lines.
 	RawEnv: []string{"NULLMAILER_USER", "NULLMAILER_HOST", "NULLMAILER_SUSER", "NULLMAILER_SHOST",
 		"MAILUSER", "USER", "LOGNAME", "MAILHOST", "HOSTNAME"},
 
+	Recipients: []string{"to", "cc", "bcc", "apparently-to"},
+	Resent:     []string{"resent-to", "resent-cc", "resent-bcc"},
+	ResentWhen: []string{ // header_fields[]: is_resent
+		"resent-sender", "resent-from", "resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "resent-date", "resent-message-id",
+	},
+	ResentForgets: true,
 	addresses: func(list string, each func(address string)) {
 		addresses, _ := nullmailerAddresses(list)
 		for _, address := range addresses {

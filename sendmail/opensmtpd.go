@@ -24,9 +24,12 @@ var opensmtpd = Profile{
 	sender: asGiven,
 	check:  checkOpensmtpd,
 
-	Dots:    false, // and so -i means nothing
-	machine: newOpensmtpdHeader,
+	Dots:      false,              // and so -i means nothing
+	FromLines: anyCaseFromSkipped, // enqueue(): of any header line
+	machine:   newOpensmtpdHeader,
+	traceable: opensmtpdTraceable,
 
+	Recipients: []string{"to", "cc", "bcc"},
 	addresses: func(list string, each func(address string)) { // rcpt_add()
 		for address := range strings.SplitSeq(list, ",") {
 			each(address)
@@ -212,6 +215,20 @@ func (h *opensmtpdHeader) line(b []byte) {
 	if !h.open && bytes.IndexByte(b, ':') < 0 && bytes.IndexByte(b, 0) < 0 && b[len(b)-1] == '\n' && !foldPrefix(b, "from ") {
 		h.malformed = true
 	}
+}
+
+// opensmtpdTraceable is whether there is a header: where no line begins a field that
+// parse_message() knows, all is the body, and the trace field would be there.
+func opensmtpdTraceable(head []byte, _ bool) bool {
+	for line := range bytes.Lines(head) {
+		switch text := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")); {
+		case len(text) == 0:
+			return false
+		case opensmtpdFieldOf(line) != opensmtpdNone:
+			return true
+		}
+	}
+	return false
 }
 
 // opensmtpdFieldOf is what a line begins. Only the fields that enqueue.c knows

@@ -53,6 +53,9 @@ var postfix = Profile{
 	addresses:    postfixAddresses,
 
 	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // smtpd.c, data_cmd()
+
+	TraceEnds:   true, // sendmail_fix_line_endings = strict
+	TraceCloses: true, // mime_state_update(): a line that is no field ends the header, and gets an empty line before it
 }
 
 // oldVERP is what Postfix makes of -V before it looks for options: with two

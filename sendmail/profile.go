@@ -60,17 +60,18 @@ type Profile struct {
 	ReportEnv string   // a variable that asks for a report to the sender
 	RawEnv    []string // variables that may be in the envelope or the dialogue, as they are
 
-	// The recipients.
+	// The recipients. With a machine, the fields are for the report only.
 
-	Recipients   []string // fields with recipients, in lower case
-	Resent       []string // fields that take the place of those, in lower case
-	ResentWhen   []string // fields that bring that about; "resent-*" is any of that beginning
-	Arguments    arguments
-	Duplicates   duplicates
-	OldStyle     bool // a list of duplicates may be one bad address, by the style of lists before it
-	EmptyOperand int  // recipients of the operand ""
-	BlankOperand int  // … of another one that holds no address
-	Bounces      bounces
+	Recipients    []string // fields with recipients, in lower case
+	Resent        []string // fields that take the place of those, in lower case
+	ResentWhen    []string // fields that bring that about; "resent-*" is any of that beginning
+	ResentForgets bool     // … and operands are none any more
+	Arguments     arguments
+	Duplicates    duplicates
+	OldStyle      bool // a list of duplicates may be one bad address, by the style of lists before it
+	EmptyOperand  int  // recipients of the operand ""
+	BlankOperand  int  // … of another one that holds no address
+	Bounces       bounces
 	// addresses calls each for each address of a list, as the MTA splits it.
 	addresses func(list string, each func(address string))
 
@@ -78,6 +79,16 @@ type Profile struct {
 
 	GoAhead string // the reply to DATA that asks for the content, without line end
 	CRLF    bool   // if the first line of the content ends in CR LF, LF alone ends no line
+
+	// The trace field (trace.go).
+
+	TraceEnds   bool // how the first line ends says how others end, so the field must end alike
+	TraceCloses bool // a first line that begins with white space is the body, and an empty line may stand before it
+	// traceable is whether the field can go on top of what begins with head.
+	traceable func(head []byte, whole bool) bool
+	// mboxLine is whether a line before the header is one of mbox beyond doubt;
+	// nil: all that fromLines means.
+	mboxLine func(line []byte) bool
 }
 
 // rule: an option of this form has this effect. A form is the letter, then the
@@ -128,10 +139,12 @@ const (
 type fromLines uint8
 
 const (
-	fromLinesEnd      fromLines = iota // are no fields, and end the header
-	fromLineSkipped                    // one "From " line
-	fromLinesSkipped                   // all of them
-	quotedFromSkipped                  // all, and with ">" before them
+	fromLinesEnd          fromLines = iota // are no fields, and end the header
+	fromLineSkipped                        // one "From " line
+	fromLinesSkipped                       // all of them
+	quotedFromSkipped                      // all, and with any ">" before them
+	onceQuotedFromSkipped                  // all, and with one ">" before them
+	anyCaseFromSkipped                     // all, and in lower case
 )
 
 type arguments uint8

@@ -44,6 +44,7 @@ func (p *Profile) Scan(c Call, env Env, message io.Reader) (Envelope, error) {
 	s.envelope.Sender, s.envelope.SenderSet = c.Sender, c.SenderSet
 	s.envelope.LineBreaks = c.LineBreaks || p.lineBreakIn(env)
 	for _, operand := range c.Operands {
+		s.operandNames.add(operand)
 		if operand == "" {
 			s.operands.n += p.EmptyOperand
 		} else {
@@ -106,11 +107,12 @@ type scanner struct {
 	call     Call
 	envelope Envelope
 
-	operands tally
-	plain    tally // of To, Cc, Bcc
-	resent   tally // of Resent-To …
-	isResent bool
-	atLeast  int // recipients if the header ended where that is not sure
+	operands                              tally
+	plain                                 tally // of To, Cc, Bcc
+	resent                                tally // of Resent-To …
+	isResent                              bool
+	operandNames, plainNames, resentNames names
+	atLeast                               int // recipients if the header ended where that is not sure
 
 	within   bool // a line
 	inMbox   bool // the line is one of mbox
@@ -188,11 +190,15 @@ func (s *scanner) fromLine(line []byte) bool {
 	if s.inHeader {
 		return false
 	}
-	if s.p.FromLines == quotedFromSkipped {
-		line = bytes.TrimLeft(line, ">")
+	from := line
+	switch s.p.FromLines {
+	case quotedFromSkipped:
+		from = bytes.TrimLeft(line, ">")
+	case onceQuotedFromSkipped:
+		from = bytes.TrimPrefix(line, []byte(">"))
 	}
 	folded := s.inMbox && s.p.FromLines == fromLinesSkipped && isBlank(line[0])
-	s.inMbox = folded || bytes.HasPrefix(line, []byte("From ")) && s.p.FromLines != fromLinesEnd
+	s.inMbox = folded || s.p.FromLines != fromLinesEnd && (bytes.HasPrefix(from, []byte("From ")) || s.p.FromLines == anyCaseFromSkipped && foldPrefix(line, "from "))
 	s.inHeader = !s.inMbox || s.p.FromLines == fromLineSkipped
 	if s.inMbox && !folded && s.p.fromLine != nil && !s.call.SenderSet {
 		if address, ok := s.p.fromLine(line[:min(len(line), maxSender)]); ok {
@@ -294,6 +300,9 @@ func (s *scanner) append(b []byte) {
 			return
 		}
 		limit = maxField
+		if s.p.machine != nil { // counted by that, and only named here
+			limit = maxNamed + 1
+		}
 	default:
 		limit = maxText + 2
 	}
@@ -318,8 +327,10 @@ func (s *scanner) endField() {
 	switch s.current {
 	case recipientField:
 		s.count(&s.plain)
+		s.plainNames.add(string(s.value))
 	case resentField:
 		s.count(&s.resent)
+		s.resentNames.add(string(s.value))
 	case phpField:
 		keepFirst(&e.PHPScript, s.value)
 	case messageIDField:
@@ -334,6 +345,9 @@ func (s *scanner) endField() {
 // in C, or the field, or is left out: then nobody knows what of the rest closes a
 // bracket, so each separator counts.
 func (s *scanner) count(t *tally) {
+	if s.p.machine != nil {
+		return
+	}
 	before := t.n
 	t.list(string(s.value), 0)
 	if bytes.IndexByte(s.value, 0) >= 0 {
@@ -361,6 +375,7 @@ func (s *scanner) finish(env Env) {
 	if e.Recipients > 0 && s.reports(env) {
 		e.Recipients++
 	}
+	e.Addresses = s.named()
 }
 
 // total is how many recipients there are, if the header ends here.

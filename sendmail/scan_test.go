@@ -23,14 +23,14 @@ func TestScan(t *testing.T) {
 		want                Envelope
 	}{
 		{"report fields", "sendmail a@x", "X-PHP-Originating-Script: 1001:x.php(3) : eval()'d code\nMessage-ID:\n <1@x>\nSubject: =?utf-8?Q?a?=\r\n\tb\n\nSubject: body\n",
-			Envelope{Recipients: 1, PHPScript: "1001:x.php(3) : eval()'d code", MessageID: "<1@x>", Subject: "=?utf-8?Q?a?=\tb"}},
-		{"header alone, without -t, counts nobody", "sendmail a@x", "To: b@x, c@x\n\n", Envelope{Recipients: 1}},
-		{"the first of several counts", "sendmail a@x", "Subject: one\nSubject: two\n\n", Envelope{Recipients: 1, Subject: "one"}},
-		{"several From_ lines", "sendmail -t", "From a\n>From b\nTo: a@x\n\n", Envelope{Recipients: 1}},
+			Envelope{Recipients: 1, PHPScript: "1001:x.php(3) : eval()'d code", MessageID: "<1@x>", Subject: "=?utf-8?Q?a?=\tb", Addresses: []string{"a@x"}}},
+		{"header alone, without -t, counts nobody", "sendmail a@x", "To: b@x, c@x\n\n", Envelope{Recipients: 1, Addresses: []string{"a@x"}}},
+		{"the first of several counts", "sendmail a@x", "Subject: one\nSubject: two\n\n", Envelope{Recipients: 1, Subject: "one", Addresses: []string{"a@x"}}},
+		{"several From_ lines", "sendmail -t", "From a\n>From b\nTo: a@x\n\n", Envelope{Recipients: 1, Addresses: []string{"a@x"}}},
 		{"dot as the first line", "sendmail -t", ".\nTo: a@x\n\n", Envelope{}},
 		{"dots ignored, but no header", "sendmail -t -i", ".\nTo: a@x\n\n", Envelope{}},
 		{"continuation of nothing", "sendmail -t", " x\nTo: a@x\n\n", Envelope{}},
-		{"folded after any field", "sendmail -t", "To:\n a@x,\n\tb@x\nX: y\n c@x\nCc: d@x\n", Envelope{Recipients: 3}},
+		{"folded after any field", "sendmail -t", "To:\n a@x,\n\tb@x\nX: y\n c@x\nCc: d@x\n", Envelope{Recipients: 3, Addresses: []string{"a@x", "b@x", "d@x"}}},
 		{"empty Resent-To", "sendmail -t", "Resent-To:\nTo: a@x\n\n", Envelope{}},
 		{"8-bit field name ends the header", "sendmail -t", "T\xf6: a@x\nTo: b@x\n\n", Envelope{}},
 	} {

@@ -79,7 +79,18 @@ type Envelope struct {
 	PHPScript string // value of X-PHP-Originating-Script, "" without
 	MessageID string // value of Message-ID, "" without
 	Subject   string // value of Subject, raw, unfolded, at most 998 bytes
+
+	// Addresses are the first recipients, for the report only: as far as they can be
+	// named, as they stand in argv or header, at most MaxAddresses.
+	Addresses []string
 }
+
+// MaxAddresses bounds Envelope.Addresses, and MaxAddress each of them, in bytes (RFC
+// 5321, 4.5.3.1.3).
+const (
+	MaxAddresses = 20
+	MaxAddress   = 254
+)
 
 // Env looks up a variable in the caller's environment, as os.LookupEnv does.
 type Env func(name string) (value string, set bool)

@@ -67,6 +67,9 @@ var sendmail8 = Profile{
 
 	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // collect() of 8.18, and of 8.17 as Debian patches it
 	CRLF:    true,                                  // SRV_REQ_CRLF. A client with LF only is not refused here
+
+	TraceCloses: true, // collect(): MS_BODY begins at the first line that is none of the header
+	traceable:   sendmail8Traceable,
 }
 
 // sendmail8Options is OPTIONS of main.c.
@@ -122,6 +125,18 @@ func checkSendmail8(w *parsing) {
 	if c.Mode == Submit && !c.FromHeader && len(c.Operands) == 0 {
 		w.ended = true // "Recipient names must be specified"
 	}
+}
+
+// sendmail8Traceable is whether the header is far enough from MaxHeadersLength, at
+// which collect() refuses a message: 32768 bytes by default.
+func sendmail8Traceable(head []byte, whole bool) bool {
+	header := head
+	for _, end := range []string{"\n\n", "\n\r\n"} {
+		if at := bytes.Index(header, []byte(end)); at >= 0 {
+			header, whole = header[:at], true
+		}
+	}
+	return whole && len(header) < 32000
 }
 
 // maxToken is where prescan() gives up on an address (MAXNAME) and goes on in the

@@ -33,11 +33,11 @@ var verbs = [...]struct {
 
 // Command is an SMTP command, as far as counting needs it.
 type Command struct {
-	Verb   Verb
-	Sender string // of MAIL, without brackets, source route and quotes
-	Report bool   // RCPT asks for a report of success (RFC 3461, 4.1: NOTIFY=SUCCESS), which is mail to the sender
-	Size   int64  // bytes that follow BDAT; -1 for a BDAT that is wrong
-	Last   bool   // … and are the last of the message
+	Verb    Verb
+	Address string // of MAIL or RCPT, without brackets, source route and quotes
+	Report  bool   // RCPT asks for a report of success (RFC 3461, 4.1: NOTIFY=SUCCESS), which is mail to the sender
+	Size    int64  // bytes that follow BDAT; -1 for a BDAT that is wrong
+	Last    bool   // … and are the last of the message
 }
 
 // ParseCommand reads a command line, without its line end. Not ok is a line that
@@ -58,8 +58,9 @@ func ParseCommand(line []byte) (c Command, ok bool) {
 	}
 	switch c.Verb {
 	case Mail:
-		c.Sender = mailAddress(rest)
+		c.Address = mailAddress(rest)
 	case Rcpt:
+		c.Address = mailAddress(rest)
 		// Wherever it stands: an address that looks like it counts high.
 		upper := bytes.ToUpper(rest)
 		c.Report = bytes.Contains(upper, []byte("NOTIFY=")) && bytes.Contains(upper, []byte("SUCCESS"))
@@ -96,7 +97,7 @@ func isKeyword(b []byte, upper string) bool {
 	return true
 }
 
-// mailAddress is the address in the argument of MAIL, `FROM:<a@x> SIZE=…`.
+// mailAddress is the address in the argument of MAIL, `FROM:<a@x> SIZE=…`, or RCPT.
 func mailAddress(argument []byte) string {
 	_, path, _ := bytes.Cut(argument, []byte(":"))
 	path = bytes.TrimLeft(path, cSpace)

@@ -13,23 +13,23 @@ func TestParseCommand(t *testing.T) {
 		line string
 		want Command
 	}{
-		{"MAIL FROM:<s@x>", Command{Verb: Mail, Sender: "s@x"}},
-		{"mail from:<s@x> SIZE=100 BODY=8BITMIME", Command{Verb: Mail, Sender: "s@x"}},
-		{"MAIL FROM: <s@x>", Command{Verb: Mail, Sender: "s@x"}},
-		{"MAIL FROM:s@x SIZE=1", Command{Verb: Mail, Sender: "s@x"}},
+		{"MAIL FROM:<s@x>", Command{Verb: Mail, Address: "s@x"}},
+		{"mail from:<s@x> SIZE=100 BODY=8BITMIME", Command{Verb: Mail, Address: "s@x"}},
+		{"MAIL FROM: <s@x>", Command{Verb: Mail, Address: "s@x"}},
+		{"MAIL FROM:s@x SIZE=1", Command{Verb: Mail, Address: "s@x"}},
 		{"MAIL FROM:<>", Command{Verb: Mail}},
 		{"MAIL", Command{Verb: Mail}},
 		{"MAIL FROM:", Command{Verb: Mail}},
-		{"MAIL FROM:<@r1,@r2:s@x>", Command{Verb: Mail, Sender: "s@x"}},
-		{`MAIL FROM:<"a>b \" c"@x> SIZE=1`, Command{Verb: Mail, Sender: `a>b " c@x`}},
-		{"MAIL FROM:<j\xc3\xb6rg@x> SMTPUTF8", Command{Verb: Mail, Sender: "j\xc3\xb6rg@x"}},
-		{"MAIL FROM:<" + strings.Repeat("x", 5000), Command{Verb: Mail, Sender: strings.Repeat("x", maxSender)}},
-		{"RCPT TO:<a@x>", Command{Verb: Rcpt}},
-		{"\t rCpT\tTO:<a@x>", Command{Verb: Rcpt}},
-		{"RCPT TO:<a@x> notify=failure,Success", Command{Verb: Rcpt, Report: true}},
-		{"RCPT TO:<a@x> NOTIFY=NEVER", Command{Verb: Rcpt}},
-		{`RCPT TO:<"x> NOTIFY=SUCCESS`, Command{Verb: Rcpt, Report: true}}, // unsure counts high
-		{"RCPT\vTO:<a@x>", Command{Verb: Rcpt}},
+		{"MAIL FROM:<@r1,@r2:s@x>", Command{Verb: Mail, Address: "s@x"}},
+		{`MAIL FROM:<"a>b \" c"@x> SIZE=1`, Command{Verb: Mail, Address: `a>b " c@x`}},
+		{"MAIL FROM:<j\xc3\xb6rg@x> SMTPUTF8", Command{Verb: Mail, Address: "j\xc3\xb6rg@x"}},
+		{"MAIL FROM:<" + strings.Repeat("x", 5000), Command{Verb: Mail, Address: strings.Repeat("x", maxSender)}},
+		{"RCPT TO:<a@x>", Command{Verb: Rcpt, Address: "a@x"}},
+		{"\t rCpT\tTO:<a@x>", Command{Verb: Rcpt, Address: "a@x"}},
+		{"RCPT TO:<a@x> notify=failure,Success", Command{Verb: Rcpt, Address: "a@x", Report: true}},
+		{"RCPT TO:<a@x> NOTIFY=NEVER", Command{Verb: Rcpt, Address: "a@x"}},
+		{`RCPT TO:<"x> NOTIFY=SUCCESS`, Command{Verb: Rcpt, Address: "x> NOTIFY=SUCCESS", Report: true}}, // unsure counts high
+		{"RCPT\vTO:<a@x>", Command{Verb: Rcpt, Address: "a@x"}},
 		{"RCPTTO:<a@x>", Command{}},
 		{"\xe2\x84\xaaRCPT", Command{}},
 		{"DATA", Command{Verb: Data}},
@@ -173,7 +173,7 @@ func FuzzParseCommand(f *testing.F) {
 		if ok == bytes.ContainsAny(line, "\x00\r\n") {
 			t.Errorf("ok is %v", ok)
 		}
-		if len(c.Sender) > min(len(line), maxSender) || c.Size < -1 || c.Last && c.Verb != Bdat {
+		if len(c.Address) > min(len(line), maxSender) || c.Size < -1 || c.Last && c.Verb != Bdat {
 			t.Errorf("%+v", c)
 		}
 		// What Exim takes for a recipient (smtp_in.c: a prefix "rcpt to:") we do, too.

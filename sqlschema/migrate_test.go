@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -45,7 +46,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	if made != 1 {
 		t.Errorf("%d made the schema, want 1", made)
 	}
-	want := []string{"1 create_schema", "2 add_epoch", "3 ease_retention", "4 add_usage_version"}
+	want := []string{"1 create_schema", "2 add_epoch", "3 ease_retention", "4 add_usage_version", "5 add_facts_and_details"}
 	if diff := cmp.Diff(want, names(t, connect(t, database), `SELECT version || ' ' || name FROM schema_version ORDER BY version`)); diff != "" {
 		t.Errorf("schema_version (-want +got):\n%s", diff)
 	}
@@ -70,6 +71,69 @@ func later(t *testing.T, add ...[2]string) fstest.MapFS {
 		files[fmt.Sprintf("migrations/%03d_%s.sql", len(paths)+1+i, m[0])] = &fstest.MapFile{Data: []byte(m[1])}
 	}
 	return files
+}
+
+// upTo is the real migrations as a program of an earlier version had them.
+func upTo(t *testing.T, version int) fstest.MapFS {
+	t.Helper()
+	files := later(t)
+	for path := range files {
+		if path >= fmt.Sprintf("migrations/%03d", version+1) {
+			delete(files, path)
+		}
+	}
+	return files
+}
+
+// TestFromVersion4: rows stay as they were, old partitions take facts, and what a
+// daemon of version 4 that is still running says works on, in its connections of
+// before and with the statements that it prepared there.
+func TestFromVersion4(t *testing.T) {
+	database := testpg.Empty(t)
+	owner := connect(t, database)
+	if _, _, err := sqlschema.MigrateFiles(t.Context(), owner, upTo(t, 4)); err != nil {
+		t.Fatal(err)
+	}
+	exec1(t, connect(t, testpg.As(database, "postgres")), `GRANT CONNECT ON DATABASE `+owner.Config().Database+` TO mailquotad`)
+	old := connect(t, testpg.As(database, "mailquotad"))
+	insert := strings.Replace(insertMessage, "%", "$1", 1)
+	day := `(now() AT TIME ZONE 'UTC')::date`
+	for _, sql := range []string{`SELECT make_partitions(` + day + ` - 40, 2)`, `SELECT make_partitions(` + day + ` - 1, 9)`} {
+		exec1(t, old, sql)
+	}
+	daysAgo := func(n int) time.Time { return time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -n).Add(time.Hour) }
+	for _, n := range []int{40, 39, 1, 0} {
+		exec1(t, old, insert, daysAgo(n))
+	}
+	rows := func() string {
+		return strings.Join(names(t, old, `SELECT at || ' ' || id || ' ' || sender || ' ' || decision FROM messages ORDER BY at`), "\n")
+	}
+	before := rows()
+
+	if from, to, err := sqlschema.Migrate(t.Context(), owner); from != 4 || to != sqlschema.Latest() || err != nil {
+		t.Fatalf("from %d to %d, %v", from, to, err)
+	}
+	if diff := cmp.Diff(before, rows()); diff != "" {
+		t.Errorf("rows (-before +after):\n%s", diff)
+	}
+	exec1(t, old, insert, daysAgo(0))
+	exec1(t, old, `SELECT make_partitions(day, 1) FROM (SELECT DISTINCT day FROM unnest($1::date[]) k(day)) k`, []time.Time{daysAgo(0), daysAgo(-8)})
+	for _, want := range []string{"1", "1", "0"} {
+		if got := names(t, old, `SELECT drop_partitions(`+day+` - 31)::text`)[0]; got != want {
+			t.Errorf("%s dropped, want %s", got, want)
+		}
+	}
+	exec1(t, old, `INSERT INTO messages (at, id, size, host_id, recipients, decision, sender, kind, facts)
+		VALUES ($1, gen_random_uuid(), 1, 1, 1, 1, 'x', 'cron', '{"unit": ["cron.service", "kernel"]}')`, daysAgo(1))
+	if got := names(t, old, `SELECT facts->'unit'->>0 FROM messages WHERE facts IS NOT NULL`); len(got) != 1 || got[0] != "cron.service" {
+		t.Errorf("facts %q", got)
+	}
+
+	// All partitions have the same columns in the same order, old ones and new.
+	if got := names(t, owner, `SELECT DISTINCT string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+		WHERE a.attnum > 0 AND c.relname ~ '^messages(_[0-9]{8})?$' GROUP BY c.oid`); len(got) != 1 {
+		t.Errorf("columns of partitions differ: %q", got)
+	}
 }
 
 // TestMigrateKeepsData: a database with rows gets two steps of which the second
@@ -112,13 +176,7 @@ func TestMigrateKeepsData(t *testing.T) {
 func TestOldPartitions(t *testing.T) {
 	database := testpg.Empty(t)
 	conn := connect(t, database)
-	old := later(t)
-	for path := range old {
-		if path > "migrations/003" {
-			delete(old, path)
-		}
-	}
-	if _, _, err := sqlschema.MigrateFiles(t.Context(), conn, old); err != nil {
+	if _, _, err := sqlschema.MigrateFiles(t.Context(), conn, upTo(t, 2)); err != nil {
 		t.Fatal(err)
 	}
 	exec1(t, conn, `SELECT make_partitions('2026-01-01', 1)`)

@@ -36,6 +36,10 @@ const (
 
 func insertAt(at string) string { return strings.Replace(insertMessage, "%", "'"+at+"'", 1) }
 
+func insertDetails(at string) string {
+	return `INSERT INTO details (at, id, subject) VALUES ('` + at + `', gen_random_uuid(), 'x')`
+}
+
 // TestDaemonRole: what mailquotad may do and, more, what it may not.
 func TestDaemonRole(t *testing.T) {
 	database := testpg.NewAs(t, "mailquotad")
@@ -45,6 +49,8 @@ func TestDaemonRole(t *testing.T) {
 		`INSERT INTO host (name) VALUES ('host1')`,
 		insertAt("2026-01-01 12:00Z"),
 		`SELECT * FROM messages`,
+		insertDetails("2026-01-01 12:00Z"),
+		`SELECT * FROM details`,
 		`INSERT INTO audit (host, actor, action, object) VALUES ('h', 'root', 'limit set', 'server')`,
 		`SELECT * FROM audit, server, schema_version`,
 		`INSERT INTO subscription (plan_id, name) SELECT id, 'alice' FROM plan WHERE name = 'default'`,
@@ -66,6 +72,11 @@ func TestDaemonRole(t *testing.T) {
 		`SELECT * FROM messages_20260101`,
 		`INSERT INTO messages_20260101 SELECT * FROM messages`,
 		`DELETE FROM messages_20260101`,
+		`UPDATE details SET subject = 'another'`,
+		`DELETE FROM details`,
+		`TRUNCATE details`,
+		`SELECT * FROM details_20260101`,
+		`INSERT INTO details_20260101 SELECT * FROM details`,
 		`UPDATE audit SET actor = 'nobody'`,
 		`DELETE FROM audit`,
 		`TRUNCATE audit`,
@@ -82,6 +93,7 @@ func TestDaemonRole(t *testing.T) {
 		`ALTER TABLE messages DETACH PARTITION messages_20260101`,
 		`DROP TABLE usage`,
 		`DROP TABLE messages_20260101`,
+		`DROP TABLE details_20260101`,
 		`DROP FUNCTION make_partitions`,
 		`CREATE OR REPLACE FUNCTION make_partitions(first date, days integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
 		`CREATE INDEX i ON messages (uid)`,
@@ -105,7 +117,7 @@ func TestDaemonRole(t *testing.T) {
 		t.Error("mailquotad gave its right to read messages to everybody")
 	}
 	outsider := `SELECT (has_function_privilege('public', 'make_partitions(date, integer)', 'EXECUTE')
-		OR has_function_privilege('public', 'drop_partitions(date)', 'EXECUTE'))::text`
+		OR has_function_privilege('public', 'drop_partitions(date)', 'EXECUTE') OR has_function_privilege('public', 'drop_details(date)', 'EXECUTE'))::text`
 	if got := names(t, conn, outsider); got[0] != "false" {
 		t.Error("everybody may execute the functions that run as the owner")
 	}
@@ -119,9 +131,9 @@ func TestPartitions(t *testing.T) {
 	exec1(t, conn, `SET timezone = 'Pacific/Kiritimati'; SET datestyle = 'German'`) // 14 hours ahead
 	answer := func(sql string) string { return names(t, conn, `SELECT (`+sql+`)::text`)[0] }
 	for _, tt := range []struct{ call, want string }{
-		{`make_partitions('2026-02-27', 3)`, "3"},
+		{`make_partitions('2026-02-27', 3)`, "6"},
 		{`make_partitions('2026-02-27', 3)`, "0"},
-		{`make_partitions('2026-02-26', 5)`, "2"},
+		{`make_partitions('2026-02-26', 5)`, "4"},
 	} {
 		if got := answer(tt.call); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.call, got, tt.want)
@@ -136,22 +148,28 @@ func TestPartitions(t *testing.T) {
 		if got := code(t, conn, insertAt(at)); got != want {
 			t.Errorf("a row of %s: %q, want %q", at, got, want)
 		}
+		if got := code(t, conn, insertDetails(at)); got != want {
+			t.Errorf("details of %s: %q, want %q", at, got, want)
+		}
 	}
 	for _, call := range []string{`make_partitions('2026-01-01', 0)`, `make_partitions('2026-01-01', 401)`, `make_partitions(NULL, 1)`,
-		`make_partitions('2026-01-01', NULL)`, `drop_partitions(current_date - 1)`, `drop_partitions(NULL)`} {
+		`make_partitions('2026-01-01', NULL)`, `drop_partitions((now() AT TIME ZONE 'UTC')::date - 1)`, `drop_partitions(NULL)`,
+		`drop_details((now() AT TIME ZONE 'UTC')::date + 1)`, `drop_details(NULL)`} {
 		if got := code(t, conn, `SELECT `+call); got != raised {
 			t.Errorf("%s: %q, want a refusal", call, got)
 		}
 	}
 
 	// Each is as if made by CREATE TABLE … PARTITION OF.
-	exec1(t, owner, `CREATE TABLE messages_pattern PARTITION OF messages FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')`)
-	same := `SELECT count(DISTINCT (SELECT string_agg(a.attname || format_type(a.atttypid, a.atttypmod) || a.attnotnull || a.attstorage::text, ',' ORDER BY a.attnum)
+	for _, whole := range []string{"messages", "details"} {
+		exec1(t, owner, `CREATE TABLE `+whole+`_pattern PARTITION OF `+whole+` FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')`)
+		same := `SELECT count(DISTINCT (SELECT string_agg(a.attname || format_type(a.atttypid, a.atttypmod) || a.attnotnull || a.attstorage::text, ',' ORDER BY a.attnum)
 		  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
 		|| (SELECT string_agg(n.contype::text || pg_get_constraintdef(n.oid) || n.conislocal, ',' ORDER BY n.contype, pg_get_constraintdef(n.oid))
-		  FROM pg_constraint n WHERE n.conrelid = c.oid AND n.contype <> 'n'))::text FROM pg_class c WHERE c.relname IN ('messages_pattern', 'messages_20260226')`
-	if got := names(t, owner, same)[0]; got != "1" {
-		t.Error("a partition is not as PostgreSQL makes one")
+		  FROM pg_constraint n WHERE n.conrelid = c.oid AND n.contype <> 'n'))::text FROM pg_class c WHERE c.relname IN ('` + whole + `_pattern', '` + whole + `_20260226')`
+		if got := names(t, owner, same)[0]; got != "1" {
+			t.Errorf("a partition of %s is not as PostgreSQL makes one", whole)
+		}
 	}
 
 	for _, want := range []string{"1", "1", "1", "0"} {
@@ -162,6 +180,22 @@ func TestPartitions(t *testing.T) {
 	left := names(t, conn, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'messages'::regclass ORDER BY 1`)
 	if got := strings.Join(left, " "); got != "messages_20260301 messages_20260302 messages_pattern" {
 		t.Errorf("left: %s", got)
+	}
+
+	// Those of details go by a day of their own, even yesterday's.
+	details := `SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'details'::regclass`
+	if got := names(t, conn, details)[0]; got != "details_20260226 details_20260227 details_20260228 details_20260301 details_20260302 details_pattern" {
+		t.Errorf("details left beside the messages: %s", got)
+	}
+	exec1(t, conn, `SELECT make_partitions((now() AT TIME ZONE 'UTC')::date - 1, 2)`)
+	for _, want := range []string{"1", "1", "1", "1", "1", "1", "0"} {
+		if got := answer(`drop_details((now() AT TIME ZONE 'UTC')::date)`); got != want {
+			t.Errorf("%s dropped, want %s", got, want)
+		}
+	}
+	today := names(t, conn, `SELECT 'details_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') || ' details_pattern'`)[0]
+	if got := names(t, conn, details)[0]; got != today {
+		t.Errorf("details left: %s, want %s", got, today)
 	}
 }
 

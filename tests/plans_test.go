@@ -174,7 +174,7 @@ func TestPlans(t *testing.T) {
 			return errors.Join(daemon.Heartbeat(ctx), daemon.Refresh(ctx))
 		}, nil, ""},
 		{"usage of a caller", func(ctx context.Context) error { return nothing(daemon.UsageOfUser(ctx, 100007)) }, nil, ""},
-		{"maintain", func(ctx context.Context) error { return daemon.Maintain(ctx, 31) }, nil, ""},
+		{"maintain", func(ctx context.Context) error { return daemon.Maintain(ctx, 31, 31) }, nil, ""},
 
 		{"usage", func(ctx context.Context) error {
 			return nothing(store.Usage(ctx, []quota.Object{of("server"), of("subscription:c7"), of("domain:c7.example"), of("mailbox:info@c7.example"), of("user:c7")}))

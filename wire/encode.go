@@ -19,6 +19,7 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 	b = appendBool(b, r.Truncated)
 	b = appendString(b, r.Sender)
 	b = binary.AppendUvarint(b, uint64(r.Recipients))
+	b = appendList(b, r.To)
 	return endFrame(b, start, MaxRequest)
 }
 
@@ -31,6 +32,8 @@ func (r *Reply) AppendFrame(b []byte) ([]byte, error) {
 	b = appendString(b, r.ID)
 	b = appendString(b, r.Text)
 	b = appendString(b, string(r.Body))
+	b = appendString(b, r.Trace)
+	b = binary.AppendUvarint(b, uint64(r.TraceAt))
 	return endFrame(b, start, MaxReply)
 }
 
@@ -84,8 +87,11 @@ func decodeRequest(body []byte) (*Request, error) {
 	d := decoder{rest: body}
 	d.version()
 	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Dir: d.string(), Hints: d.list()}
-	r.Truncated, r.Sender, r.Recipients = d.bool(), d.string(), d.count()
+	r.Truncated, r.Sender, r.Recipients, r.To = d.bool(), d.string(), d.count(), d.list()
 	d.end()
+	if d.err == nil && len(r.To) > MaxTo {
+		d.fail(strconv.Itoa(len(r.To)) + " recipients by name: at most " + strconv.Itoa(MaxTo) + " are taken")
+	}
 	if d.err == nil && (r.Op < OpSubmit || r.Op > OpStatus) {
 		d.fail("request of an unknown kind")
 	}
@@ -102,6 +108,7 @@ func decodeReply(body []byte) (*Reply, error) {
 	d := decoder{rest: body}
 	d.version()
 	r := &Reply{Verdict: Verdict(d.byte()), Exit: d.byte(), Code: d.string(), ID: d.string(), Text: d.string(), Body: []byte(d.string())}
+	r.Trace, r.TraceAt = d.string(), d.offset()
 	d.end()
 	if d.err == nil && (r.Verdict < VerdictAccept || r.Verdict > VerdictError) {
 		d.fail("reply with an unknown verdict")
@@ -166,6 +173,15 @@ func (d *decoder) count() int {
 		d.fail("a count beyond 2^31")
 	}
 	return int(min(n, math.MaxInt32))
+}
+
+func (d *decoder) offset() int64 {
+	n := d.uvarint()
+	if n > math.MaxInt64 {
+		d.fail("an offset beyond 2^63")
+		return 0
+	}
+	return int64(n)
 }
 
 func (d *decoder) string() string {

@@ -15,7 +15,7 @@ package wire
 
 // Version of the protocol. A daemon answers a request of another version with
 // VerdictError and a text that names both.
-const Version = 2
+const Version = 3
 
 // Op is what a request asks for.
 type Op uint8
@@ -27,9 +27,10 @@ const (
 )
 
 // HintNames are the environment variables that the wrapper passes on as
-// claims about the caller: of the web request, and those that change how an MTA
-// reads its command line or finds the envelope (package sendmail).
+// claims about the caller: of the web request, of systemd and sudo, and those that
+// change how an MTA reads its command line or finds the envelope (package sendmail).
 var HintNames = []string{"SCRIPT_FILENAME", "REQUEST_URI", "HTTP_HOST", "SERVER_NAME", "REMOTE_ADDR", "GATEWAY_INTERFACE",
+	"REQUEST_METHOD", "DOCUMENT_ROOT", "TRIGGER_UNIT", "SUDO_USER",
 	"POSIXLY_CORRECT", "MAIL_VERBOSE", "EMAIL", "USER", "LOGNAME", "MAILUSER", "MAILHOST", "HOSTNAME",
 	"NULLMAILER_USER", "NULLMAILER_HOST", "NULLMAILER_SUSER", "NULLMAILER_SHOST", "NULLMAILER_FLAGS"}
 
@@ -44,9 +45,13 @@ type Request struct {
 
 	// Of a transaction of an SMTP dialogue (sendmail -bs, -bS); else they are
 	// found in Argv and the message.
-	Sender     string // "" for the null sender
-	Recipients int    // ≥ 0, with those of reports that are asked for
+	Sender     string   // "" for the null sender
+	Recipients int      // ≥ 0, with those of reports that are asked for
+	To         []string // the first of them, at most MaxTo: for the report only
 }
+
+// MaxTo bounds Request.To.
+const MaxTo = 20
 
 // Verdict is the daemon's answer.
 type Verdict uint8
@@ -66,6 +71,12 @@ type Reply struct {
 	ID      string // of the message row, for the log
 	Text    string // one printable line
 	Body    []byte // JSON for OpUsage and OpStatus
+
+	// With VerdictAccept, what is to be put into the message before the real sendmail
+	// gets it: a header field, with line ends; "" for nothing. TraceAt is where, in
+	// bytes from the beginning of the memfd.
+	Trace   string
+	TraceAt int64
 }
 
 // What the wrapper says as the daemon does, where it has to decide itself: reply

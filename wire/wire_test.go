@@ -1,9 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,7 +16,7 @@ import (
 )
 
 var submit = &Request{Op: OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-t", "", "a\xffb"},
-	Dir: "/home/alice", Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300}
+	Dir: "/home/alice", Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}}
 
 func TestRoundTrip(t *testing.T) {
 	frame, err := submit.AppendFrame(nil)
@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(submit, got); err != nil || diff != "" {
 		t.Errorf("request: %v\n%s", err, diff)
 	}
-	reply := &Reply{Verdict: VerdictRefuse, Exit: 69, Code: "452 4.7.1", ID: "x", Text: "limit reached", Body: []byte("{}")}
+	reply := &Reply{Verdict: VerdictRefuse, Exit: 69, Code: "452 4.7.1", ID: "x", Text: "limit reached", Body: []byte("{}"), Trace: "X: y\r\n", TraceAt: 1 << 40}
 	frame, err = reply.AppendFrame(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -318,17 +318,56 @@ func TestAnswerBeforeAllIsRead(t *testing.T) {
 	}
 }
 
-// TestAbsurdCount: a number of recipients that no int32 of the database holds is
-// no request.
-func TestAbsurdCount(t *testing.T) {
-	r := *submit
-	r.Recipients = 1 << 40
-	frame, err := r.AppendFrame(nil)
-	if err != nil {
+// TestAbsurd: what no message has is no request, and no reply.
+func TestAbsurd(t *testing.T) {
+	absurd := func(change func(*Request)) func() ([]byte, error) {
+		r := *submit
+		change(&r)
+		return func() ([]byte, error) { return r.AppendFrame(nil) }
+	}
+	for _, c := range []struct {
+		name    string
+		frame   func() ([]byte, error)
+		isReply bool
+	}{
+		{"more recipients than an int32 of the database holds", absurd(func(r *Request) { r.Recipients = 1 << 40 }), false},
+		{"more of them by name than MaxTo", absurd(func(r *Request) { r.To = make([]string, MaxTo+1) }), false},
+		{"an offset below 0", func() ([]byte, error) { return (&Reply{Verdict: VerdictAccept, TraceAt: -1}).AppendFrame(nil) }, true},
+	} {
+		frame, err := c.frame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		if c.isReply {
+			got, err = decodeReply(frame[headerLen:])
+		} else {
+			got, err = decodeRequest(frame[headerLen:])
+		}
+		if !errors.As(err, new(*ProtocolError)) {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
+		}
+	}
+}
+
+// TestOtherVersion: whoever gets a frame of another version says both.
+func TestOtherVersion(t *testing.T) {
+	request, err1 := submit.AppendFrame(nil)
+	reply, err2 := (&Reply{Verdict: VerdictAccept}).AppendFrame(nil)
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := decodeRequest(frame[headerLen:]); !errors.As(err, new(*ProtocolError)) {
-		t.Errorf("%+v, %v", got, err)
+	for _, other := range []byte{Version - 1, Version + 1} {
+		request[headerLen], reply[headerLen] = other, other
+		_, err1 := decodeRequest(request[headerLen:])
+		_, err2 := decodeReply(reply[headerLen:])
+		for _, err := range []error{err1, err2} {
+			for _, v := range []byte{Version, other} {
+				if want := fmt.Sprintf("version %d", v); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want it to say %q", err, want)
+				}
+			}
+		}
 	}
 }
 
@@ -358,7 +397,7 @@ func FuzzDecodeRequest(f *testing.F) {
 }
 
 func FuzzDecodeReply(f *testing.F) {
-	frame, err := (&Reply{Verdict: VerdictAccept, ID: "i", Text: "t", Body: []byte("b")}).AppendFrame(nil)
+	frame, err := (&Reply{Verdict: VerdictAccept, ID: "i", Text: "t", Body: []byte("b"), Trace: "X: y\n", TraceAt: 300}).AppendFrame(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -372,7 +411,7 @@ func FuzzDecodeReply(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := decodeReply(again[headerLen:]); err != nil || !bytes.Equal(r.Body, back.Body) || r.Text != back.Text {
+		if back, err := decodeReply(again[headerLen:]); err != nil || !cmp.Equal(r, back) {
 			t.Errorf("round trip: %v, %v", back, err)
 		}
 	})

@@ -44,15 +44,15 @@ func batch(config *Config, call *sendmail.Call, argv []string) int {
 			s.mta.write(line)
 			return s.end()
 		}
-		message, refusal := s.judge(held)
-		if refusal != nil {
-			return s.abandon(refusal.Code+" "+refusal.Text, began, messages)
+		message, reply := s.judge(held)
+		if message == nil {
+			return s.abandon(reply.Code+" "+reply.Text, began, messages)
 		}
 		s.mta.write([]byte("DATA\r\n"))
-		s.mta.send(message, held.size)
+		s.mta.sendTraced(message, held.size, reply)
 		s.mta.write([]byte(".\r\n"))
 		message.Close()
-		s.recipients, began = 0, s.lines
+		s.recipients, s.to, began = 0, nil, s.lines
 		messages++
 	}
 }

@@ -136,10 +136,10 @@ func (c *child) write(b []byte) {
 	}
 }
 
-// send writes a whole message.
-func (c *child) send(message *os.File, size int64) {
-	for offset := int64(0); offset < size && !c.deaf && !c.gone; {
-		_, err := unix.Sendfile(c.in, int(message.Fd()), &offset, chunk)
+// send writes a part of a message.
+func (c *child) send(message *os.File, offset, end int64) {
+	for offset < end && !c.deaf && !c.gone {
+		_, err := unix.Sendfile(c.in, int(message.Fd()), &offset, int(min(end-offset, chunk)))
 		c.afterWrite(err)
 	}
 }

@@ -41,6 +41,7 @@ type session struct {
 	// The transaction, by what the MTA has answered.
 	sender     string
 	recipients int
+	to         []string // the first of them
 
 	// Content that came with BDAT, and is not complete.
 	chunks *spool
@@ -130,13 +131,16 @@ func (s *session) turn() (ok bool) {
 func (s *session) learn(c *sendmail.Command) {
 	switch c.Verb {
 	case sendmail.Mail:
-		s.sender, s.recipients = c.Sender, 0
+		s.sender, s.recipients, s.to = c.Address, 0, nil
 		s.dropChunks()
 	case sendmail.Rset:
-		s.recipients = 0
+		s.recipients, s.to = 0, nil
 		s.dropChunks()
 	case sendmail.Rcpt, sendmail.Unsure:
 		s.recipients++
+		if c.Address != "" && len(s.to) < wire.MaxTo {
+			s.to = append(s.to, c.Address[:min(len(c.Address), sendmail.MaxAddress)])
+		}
 		if c.Report {
 			s.recipients++
 		}
@@ -197,17 +201,17 @@ func (s *session) dropChunks() {
 // submit has a message decided and, if it passes, gives it to the MTA, which is in
 // the transaction and has heard of no content yet.
 func (s *session) submit(held *spool) (ok bool) {
-	message, refusal := s.judge(held)
-	if refusal != nil {
-		s.recipients = 0
+	message, decision := s.judge(held)
+	if message == nil {
+		s.recipients, s.to = 0, nil
 		_, _, ok := s.exchange([]byte("RSET\r\n"))
-		return s.say(refusal.Code+" "+refusal.Text) && ok
+		return s.say(decision.Code+" "+decision.Text) && ok
 	}
 	defer message.Close()
 	reply, code, ok := s.exchange([]byte("DATA\r\n"))
 	if code == 354 {
-		s.recipients = 0
-		s.mta.send(message, held.size)
+		s.recipients, s.to = 0, nil
+		s.mta.sendTraced(message, held.size, decision)
 		s.mta.write([]byte(".\r\n"))
 		reply, _, ok = s.mta.reply()
 	}
@@ -215,18 +219,18 @@ func (s *session) submit(held *spool) (ok bool) {
 }
 
 // judge has a message decided: it is nil where it is refused.
-func (s *session) judge(held *spool) (message *os.File, refusal *wire.Reply) {
+func (s *session) judge(held *spool) (message *os.File, reply *wire.Reply) {
 	message, failure := held.seal()
 	if failure != nil {
 		return nil, &wire.Reply{Code: wire.CodeFault, Text: failure.text}
 	}
 	r := request(s.config, s.argv)
-	r.Truncated, r.Sender, r.Recipients = held.truncated, s.sender, s.recipients
-	if reply := ask(s.config, s.call, r, message); reply.Verdict != wire.VerdictAccept {
+	r.Truncated, r.Sender, r.Recipients, r.To = held.truncated, s.sender, s.recipients, s.to
+	if reply = ask(s.config, s.call, r, message); reply.Verdict != wire.VerdictAccept {
 		message.Close()
 		return nil, reply
 	}
-	return message, nil
+	return message, reply
 }
 
 // content reads the content that follows DATA. Not ok: client or MTA has gone

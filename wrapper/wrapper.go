@@ -3,10 +3,11 @@
 // A call that submits nothing (mailq, newaliases, a usage error …) becomes the
 // real sendmail at once, untouched. Otherwise standard input is copied into a
 // sealed memfd, mailquotad is asked, and the call becomes the real sendmail with
-// the memfd as its standard input and everything else as it was (argv with
-// argv[0], environment, directory, umask, limits, descriptors 1 and 2), or ends
-// with one line on standard error. In an SMTP dialogue (-bs, -bS) it stays, and
-// passes on between its caller and the real sendmail.
+// the memfd as its standard input, or a copy with the trace field in it, and
+// everything else as it was (argv with argv[0], environment, directory, umask,
+// limits, descriptors 1 and 2), or ends with one line on standard error. In an
+// SMTP dialogue (-bs, -bS) it stays, and passes on between its caller and the real
+// sendmail.
 //
 // It runs at every mail, as whoever calls it, with no privilege and no secret;
 // and so it decides nothing: what would let a message pass when it should not
@@ -98,12 +99,14 @@ func handle(config *Config, call *sendmail.Call, argv []string) int {
 	}
 	r := request(config, argv)
 	r.Truncated = held.truncated
-	if reply := ask(config, call, r, message); reply.Verdict != wire.VerdictAccept {
+	reply := ask(config, call, r, message)
+	if reply.Verdict != wire.VerdictAccept {
 		return refuse(int(reply.Exit), reply.Text)
 	}
 	if !read {
 		return become(config.RealSendmail, argv, -1)
 	}
+	message = traced(message, held.size, reply)
 	return become(config.RealSendmail, argv, int(message.Fd()))
 }
 
@@ -126,7 +129,7 @@ func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File)
 	case wire.VerdictUnavailable:
 		logUnavailable(config.Accept, r.Argv, reply.Text)
 		if config.Accept {
-			reply.Verdict = wire.VerdictAccept
+			reply = &wire.Reply{Verdict: wire.VerdictAccept}
 			break
 		}
 		reply = &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: wire.CodeFault,

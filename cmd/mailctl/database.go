@@ -178,11 +178,12 @@ func (a *app) structure(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	rows, err := a.pool.Query(ctx, `SELECT current_user || ' may not ' || lower(p) || ' ' || t
-  FROM (VALUES ('usage', 'SELECT'), ('usage', 'INSERT'), ('usage', 'UPDATE'), ('messages', 'SELECT'), ('messages', 'INSERT'), ('audit', 'INSERT')) r (t, p)
+  FROM (VALUES ('usage', 'SELECT'), ('usage', 'INSERT'), ('usage', 'UPDATE'), ('messages', 'SELECT'), ('messages', 'INSERT'),
+         ('details', 'SELECT'), ('details', 'INSERT'), ('audit', 'INSERT')) r (t, p)
  WHERE NOT has_table_privilege(t, p)
 UNION ALL
 SELECT current_user || ' may ' || lower(p) || ' ' || t || ', which is written once'
-  FROM (VALUES ('messages', 'UPDATE'), ('messages', 'DELETE'), ('audit', 'UPDATE'), ('audit', 'DELETE')) r (t, p)
+  FROM (VALUES ('messages', 'UPDATE'), ('messages', 'DELETE'), ('details', 'UPDATE'), ('details', 'DELETE'), ('audit', 'UPDATE'), ('audit', 'DELETE')) r (t, p)
  WHERE has_table_privilege(t, p)`)
 	if err != nil {
 		return nil, fmt.Errorf("check rights: %w", err)

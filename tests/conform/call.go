@@ -167,10 +167,14 @@ func (c *caller) call(program string, tc *testCase, is stdin) (*result, error) {
 	if r.queued, err = c.mta.queued(); err != nil {
 		return nil, fmt.Errorf("case %s: %w", tc.ID, err)
 	}
-	slices.SortFunc(r.queued, func(a, b message) int {
+	sortQueued(r.queued)
+	return r, nil
+}
+
+func sortQueued(queued []message) {
+	slices.SortFunc(queued, func(a, b message) int {
 		return strings.Compare(a.sender+" "+strings.Join(a.recipients, " ")+a.content, b.sender+" "+strings.Join(b.recipients, " ")+b.content)
 	})
-	return r, nil
 }
 
 // freshHome makes the directory anew, with one in it that paths of cases name.
@@ -201,6 +205,16 @@ func environment(more map[string]string) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// lookup is a variable of a case's environment.
+func lookup(tc *testCase, name string) (string, bool) {
+	for _, e := range environment(tc.Env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
 }
 
 // open returns standard input for the program, and what fills it.

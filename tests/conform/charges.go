@@ -19,6 +19,7 @@ type charged struct {
 	messages, recipients int
 	refused              string // why, of the last one refused
 	senders              []string
+	ids                  []string // of those that were accepted
 }
 
 func connect(uid int) (*charges, error) {
@@ -51,6 +52,7 @@ func (c *charges) sinceLast() (charged, error) {
 		sum.messages++
 		sum.recipients += recipients
 		sum.senders = append(sum.senders, sender)
+		sum.ids = append(sum.ids, c.last)
 		return nil
 	})
 	return sum, err

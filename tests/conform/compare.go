@@ -109,7 +109,12 @@ func (c *caller) compare(tc *testCase, way stdin, first, all bool, n *comparison
 		result = unlike
 		fmt.Printf("%s %s/%s: %s (%s)\n", c.mta.name, tc.ID, way, what, tc.Title)
 	}
-	more, what := 0, c.difference(direct, wrapped, nil)
+	wrapped, what := c.withoutTrace(tc, direct, wrapped, sum)
+	if what != "" {
+		say(what)
+	}
+	more := 0
+	what = c.difference(direct, wrapped, nil)
 	for i := range differences {
 		d := &differences[i]
 		if !d.is(c.mta.name, tc.ID, way) {

@@ -10,6 +10,7 @@ import (
 // exim queues only (queue_only).
 var exim = &mta{
 	name:   "exim",
+	sizes:  eximSizes,
 	queued: func() ([]message, error) { return readExim("/var/spool/exim4/input") },
 	varies: []pattern{
 		{"ID", regexp.MustCompile(`[0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}\b`), true}, // time, process, fraction in base 62
@@ -18,6 +19,19 @@ var exim = &mta{
 		{"received_time", regexp.MustCompile(`(?m)^\d{10} 0$|^-received_time_usec \.\d{6}$|^-received_time_complete \d{10}\.\d{6}$`), false},
 		{"pid", regexp.MustCompile(`\bpid=\d+\b`), false}, // of debugging output
 	},
+}
+
+// The longest line is the trace field, or as it was; and a bounce has it in its body.
+var (
+	eximLongest = regexp.MustCompile(`(?m)^-max_received_linelength (\d+)$`)
+	eximLines   = regexp.MustCompile(`(?m)^-body_linecount (\d+)$`)
+)
+
+func eximSizes(direct, traced *message, _ int) {
+	resize(eximLongest, direct, traced, func(n int) int { return max(n, traceLen-1) })
+	if direct.sender == "" {
+		resize(eximLines, direct, traced, func(n int) int { return n + 1 })
+	}
 }
 
 // readExim reads pairs of files as the chapter "Format of spool files" of the

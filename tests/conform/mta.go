@@ -26,6 +26,9 @@ type mta struct {
 	queued func() ([]message, error) // what came into its queue since the last call, which takes it out
 	varies []pattern                 // what differs from run to run
 	hasty  bool                      // refuses an SMTP client that speaks before it was greeted
+
+	sizes     func(direct, traced *message, added int) // takes the trace field, of so many bytes with LF, out of what the envelope says of sizes; nil: nothing
+	emptyLine bool                                     // an empty line that ends the header is in the queue file as it came
 }
 
 // pattern names bytes that differ from run to run. Of an identity the same bytes

@@ -179,6 +179,7 @@ func ownCases() []testCase {
 		forOnly("exim", call("X15", "-bnq", plain, "-bnq", "a@x.y")),
 		forOnly("exim", call("X16", "-odf -oMr -oMt", plain, "-odq", "-oMr", "p", "-oMt", "i", "a@x.y")),
 	}
+	cases = append(cases, headers()...)
 	for _, d := range dialogues() {
 		cases = append(cases, forOnly(smtpAll, d))
 	}
@@ -187,6 +188,63 @@ func ownCases() []testCase {
 
 const batch = "MAIL FROM:<s@x.y>\nRCPT TO:<a@x.y>\nDATA\nSubject: s\n\nBEFOREDOT\n.\n" +
 	"MAIL FROM:<s2@x.y>\nRCPT TO:<b@x.y>\nRCPT TO:<c@x.y>\nDATA\nSubject: t\n\nBEFOREDOT\n.\nQUIT\n"
+
+const asctime = "From joe Thu Jan  1 00:00:00 1970"
+
+// headers are messages that begin in odd ways, which the trace field must not change.
+func headers() (cases []testCase) {
+	long := "To: a@x.y\n" + strings.Repeat("X-Long: "+strings.Repeat("x", 500)+"\n", 64)
+	for i, c := range []struct {
+		title, stdin string
+		t            bool // -t
+	}{
+		{"text at once", "no header\nTo: b@x.y\n\nBEFOREDOT\n", false},
+		{"text at once, -t", "no header\nTo: b@x.y\n\nBEFOREDOT\n", true},
+		{"text at once, CRLF", "no header\r\nTo: b@x.y\r\n\r\nBEFOREDOT\r\n", false},
+		{"text without a line end", "BEFOREDOT", false},
+		{"empty line first", "\nTo: b@x.y\n\nBEFOREDOT\n", false},
+		{"empty line first, CRLF", "\r\nTo: b@x.y\r\n\r\nBEFOREDOT\r\n", false},
+		{"nothing", "", false},
+		{"a line end", "\n", false},
+		{"white space first", "  indented\n\tand again\nTo: b@x.y\n\nBEFOREDOT\n", false},
+		{"tab first, CRLF", "\tTo: b@x.y\r\n\r\nBEFOREDOT\r\n", false},
+		{"white space first, -t", " x\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"a line of white space first", " \nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line, CRLF", asctime + "\r\nTo: a@x.y,\r\n b@x.y\r\n\r\nBEFOREDOT\r\n", true},
+		{"From_ line without a date", "From joe\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line with another date", "From joe 5 Jan 97 12:35\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{">From_ line", ">" + asctime + "\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line in lower case", "from joe\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"two From_ lines", asctime + "\n" + asctime + "\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line, then white space", asctime + "\n folded\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line, then text", asctime + "\nBEFOREDOT\n", false},
+		{"From_ line, then nothing", asctime + "\n", false},
+		{"From_ line in CRLF, header in LF", asctime + "\r\nTo: a@x.y\nCc: b@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line in LF, header in CRLF", asctime + "\nTo: a@x.y\r\nCc: b@x.y\r\n\r\nBEFOREDOT\r\n", true},
+		{"From_ line with NUL and CR", "From joe\x00 Thu\rJan  1 00:00:00 1970\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"From_ line of 3,000 bytes", "From " + strings.Repeat("j", 3000) + " Thu Jan  1 00:00:00 1970\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"CRLF first, then LF", "To: a@x.y\r\nCc: b@x.y\n\nBEFOREDOT\n", true},
+		{"LF first, then CRLF", "To: a@x.y\nCc: b@x.y\r\n\r\nBEFOREDOT\r\n", true},
+		{"CR alone in the first line", "Subject: a\rTo: b@x.y\r\nCc: a@x.y\r\n\r\nBEFOREDOT\r\n", true},
+		{"CR first", "\rTo: b@x.y\nCc: a@x.y\n\nBEFOREDOT\n", true},
+		{"NUL first", "\x00 To: b@x.y\nCc: a@x.y\n\nBEFOREDOT\n", true},
+		{"vertical tab first", "\vTo: b@x.y\nCc: a@x.y\n\nBEFOREDOT\n", true},
+		{"such a field before", traceName + ": forged\nTo: a@x.y\n" + traceName + ":\n forged again\n\nBEFOREDOT\n", true},
+		{"Resent- fields first", "Resent-To: a@x.y\nResent-From: f@x.y\nResent-Date: Thu, 1 Jan 1970 00:00:00 +0000\nTo: b@x.y\nResent-To: c@x.y\n\nBEFOREDOT\n", true},
+		{"Received first", "Return-Path: <r@x.y>\nReceived: from h by i; Thu, 1 Jan 1970 00:00:00 +0000\nTo: a@x.y\n\nBEFOREDOT\n", true},
+		{"unknown fields only", "X-A: b\nX-B: c\n\nBEFOREDOT\n", false},
+		{"header without end", "X-A: b", false},
+		{"header of 32 KB", long + "X-Pad: " + strings.Repeat("x", 120) + "\n\nBEFOREDOT\n", true},
+		{"header of 33 KB", long + "X-Pad: " + strings.Repeat("x", 800) + "\n\nBEFOREDOT\n", true},
+	} {
+		argv := []string{"sendmail", "-i", "c@x.y"}
+		if c.t {
+			argv = []string{"sendmail", "-i", "-t"}
+		}
+		cases = append(cases, testCase{ID: fmt.Sprintf("h%d", i+1), Title: c.title, Argv: argv, Stdin: c.stdin})
+	}
+	return cases
+}
 
 // dialogues are SMTP sessions, as clients of the field have them and worse.
 func dialogues() []testCase {
@@ -230,6 +288,10 @@ func dialogues() []testCase {
 		{ID: "s23", Title: "all at once, LF only", Argv: []string{"sendmail", "-bs"}, Stdin: "HELO h\nMAIL FROM:<s@x.y>\nRCPT TO:<a@x.y>\nDATA\nSubject: s\n\nBEFOREDOT\n.\nQUIT\n", Is: lockstep},
 		session("s25", "STARTTLS", "EHLO h", "STARTTLS"),
 		session("s26", "BDAT in two chunks, and one for nobody", "EHLO h", "MAIL FROM:<s@x.y>", "RCPT TO:<a@x.y>", "BDAT 14", "Subject: s\r\n", "BDAT 11 LAST", "BEFOREDOT", "BDAT 3 LAST", "x", "QUIT"),
+		session("s27", "text at once", "EHLO h", "MAIL FROM:<s@x.y>", "RCPT TO:<a@x.y>", "DATA", "no header", "BEFOREDOT", ".", "QUIT"),
+		session("s28", "From_ line", "EHLO h", "MAIL FROM:<s@x.y>", "RCPT TO:<a@x.y>", "DATA", asctime, "Subject: s", "", "BEFOREDOT", ".", "QUIT"),
+		session("s29", "white space first", "EHLO h", "MAIL FROM:<s@x.y>", "RCPT TO:<a@x.y>", "DATA", " folded", "Subject: s", "", "BEFOREDOT", ".", "QUIT"),
+		session("s30", "empty line first", "EHLO h", "MAIL FROM:<s@x.y>", "RCPT TO:<a@x.y>", "DATA", "", "BEFOREDOT", ".", "QUIT"),
 		{ID: "s24", Title: "nothing at all", Argv: []string{"sendmail", "-bs"}, Stdin: ""},
 	}
 }

@@ -8,8 +8,9 @@ import (
 
 // postfix does not run: postdrop(1) leaves records in the maildrop queue.
 var postfix = &mta{
-	name:   "postfix",
-	queued: func() ([]message, error) { return readMaildrop("/var/spool/postfix/maildrop") },
+	name:      "postfix",
+	emptyLine: true,
+	queued:    func() ([]message, error) { return readMaildrop("/var/spool/postfix/maildrop") },
 	varies: []pattern{
 		{"ID", regexp.MustCompile(`\b[0-9A-F]{6,12}\b`), true}, // mail_queue.h: microseconds and inode number in hexadecimal
 		headerDate,

@@ -45,14 +45,7 @@ func compareRandom(c *caller, n int, seed uint64) (ok bool, err error) {
 
 // count is how many recipients would be charged, as mailquotad does it.
 func (c *caller) count(tc *testCase) (int, error) {
-	env := func(name string) (string, bool) {
-		for _, e := range environment(tc.Env) {
-			if value, ok := strings.CutPrefix(e, name+"="); ok {
-				return value, true
-			}
-		}
-		return "", false
-	}
+	env := func(name string) (string, bool) { return lookup(tc, name) }
 	call := c.profile.Under(env).Parse(tc.Argv)
 	if call.Mode != sendmail.Submit && call.Mode != sendmail.Probe {
 		return 0, nil

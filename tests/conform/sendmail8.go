@@ -9,6 +9,7 @@ import (
 // sendmail8 is Sendmail as it takes mail (submit.cf), in the mode that queues only.
 var sendmail8 = &mta{
 	name:   "sendmail",
+	sizes:  sendmailSizes,
 	queued: func() ([]message, error) { return readSendmail("/var/spool/mqueue-client") },
 	hasty:  true,
 	varies: []pattern{
@@ -20,6 +21,13 @@ var sendmail8 = &mta{
 		{"LOAD", regexp.MustCompile(`(?m)^getla\(\): \d+\.\d\d$`), false},
 		{"DAY", regexp.MustCompile(`<20\d{10}\.`), false}, // of a Message-Id
 	},
+}
+
+// The priority of a message in the queue is its size, and more.
+var sendmailPriority = regexp.MustCompile(`(?m)^P(\d+)$`)
+
+func sendmailSizes(direct, traced *message, added int) {
+	resize(sendmailPriority, direct, traced, func(n int) int { return n + added })
 }
 
 // readSendmail reads pairs of files as sendmail/queue.c says: a line of qf is a
