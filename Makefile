@@ -66,6 +66,7 @@ install: build ## files below DESTDIR; packaging/install-by-hand then puts them 
 	@for u in packaging/systemd/*; do install -D -m 644 $$u $(DESTDIR)$(PREFIX)/lib/systemd/system/$${u##*/} || exit; done
 	install -D -m 644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/sendmail-wrapper.conf
 	install -D -m 644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sendmail-wrapper.conf
+	install -D -m 644 packaging/tmpfiles-fpm.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mailquota-fpm.conf
 	@for m in man/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit; done
 	@for c in wrapper mailquotad; do f=$(DESTDIR)$(SYSCONFDIR)/sendmail-wrapper/$$c.conf; \
 	  test -e $$f || install -D -m 644 config/$$c.conf $$f || exit; done

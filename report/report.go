@@ -29,6 +29,7 @@ import (
 
 	"sendmail-wrapper/origin"
 	"sendmail-wrapper/quota"
+	"sendmail-wrapper/trace"
 )
 
 // Filter says which messages are wanted. A zero field lets all through.
@@ -38,7 +39,11 @@ type Filter struct {
 	Subscription string
 	Domain       string
 	Script       string // a part of the path
-	Refused      bool   // refused ones only
+	Crontab      string // a part of the line
+	Site         string
+	Client       string // address of the web request's client
+	Kind         string
+	Refused      bool // refused ones only
 }
 
 // Message is one row, with names in the place of numbers. Its JSON is the
@@ -62,7 +67,19 @@ type Message struct {
 	Decision     string            `json:"decision"`    // accepted, refused
 	RefusedBy    *string           `json:"refused_by"`  // "subscription:alice messages/hour", or the reason where no limit refused it
 	RefusedWhy   *string           `json:"refused_why"` // the line that the caller was given
-	Proof        map[string]string `json:"proof"`       // known fact → kernel, system, claimed
+	Include      *string           `json:"include"`
+	DocumentRoot *string           `json:"document_root"`
+	Method       *string           `json:"method"`
+	URI          *string           `json:"uri"`
+	Client       *string           `json:"client"`
+	Unit         *string           `json:"unit"`
+	Login        *string           `json:"login"`
+	Container    *string           `json:"container"`
+	Chain        []origin.Process  `json:"chain"`      // the caller first; empty where it is not known
+	MessageID    *string           `json:"message_id"` // null, as the next two, where it is not kept
+	Subject      *string           `json:"subject"`    // decoded (RFC 2047), as far as its charset is known
+	To           []string          `json:"to"`         // the first recipients of the envelope
+	Proof        map[string]string `json:"proof"`      // known fact → kernel, system, claimed
 }
 
 // Time is written in UTC, with microseconds always, so that texts sort as times.
@@ -95,6 +112,10 @@ func (f *Filter) where() (conditions string, args []any) {
 		{"m.subscription_id IN (SELECT id FROM subscription WHERE name = ?)", f.Subscription},
 		{"m.domain_id IN (SELECT id FROM domain WHERE name = ?)", strings.ToLower(f.Domain)},
 		{"strpos(m.script, ?) > 0", f.Script},
+		{"strpos(m.crontab, ?) > 0", f.Crontab},
+		{"m.site = ?", f.Site},
+		{"m.facts->'client'->>0 = ?", f.Client},
+		{"m.kind = ?", f.Kind},
 	} {
 		if c.value != "" {
 			add(c.condition, c.value)
@@ -212,10 +233,12 @@ func readKeys(ctx context.Context, pool *pgxpool.Pool, sql string, args []any) (
 
 // pageSQL has each row looked up by key, whatever the planner thinks of it: for
 // id = ANY it may read the whole partition, for each page. $2 and $3 leave out
-// those of other days.
+// those of other days. Details have the id and the time of their message.
 const pageSQL = `SELECT m.id, m.at, m.uid, m.kind, m.script, m.crontab, m.site, m.sender, m.recipients, m.size, m.decision, m.refused_limit, m.refused_why,
-       m.kind_proof, m.script_proof, m.crontab_proof, m.site_proof, m.host_id, m.user_id, m.subscription_id, m.domain_id, m.mailbox_id, m.refused_object
+       m.kind_proof, m.script_proof, m.crontab_proof, m.site_proof, m.host_id, m.user_id, m.subscription_id, m.domain_id, m.mailbox_id, m.refused_object,
+       m.facts, d.message_id, d.subject, d.recipients
   FROM unnest($1::uuid[]) WITH ORDINALITY k (id, n), LATERAL (SELECT * FROM messages WHERE id = k.id AND at >= $2 AND at < $3 LIMIT 1) m
+  LEFT JOIN LATERAL (SELECT * FROM details WHERE id = k.id AND at >= $2 AND at < $3 LIMIT 1) d ON true
  ORDER BY k.n`
 
 // stored is a message whose objects have no names yet.
@@ -259,8 +282,10 @@ func scanStored(row pgx.CollectableRow) (s stored, err error) {
 	var at time.Time
 	var decision int16
 	var proofs [4]*int16
+	var facts []byte
 	err = row.Scan(&s.ID, &at, &s.UID, &s.Kind, &s.Script, &s.Crontab, &s.Site, &s.Sender, &s.Recipients, &s.Size, &decision, &s.limit, &s.RefusedWhy,
-		&proofs[0], &proofs[1], &proofs[2], &proofs[3], &s.host, &s.user, &s.subscription, &s.domain, &s.mailbox, &s.refuser)
+		&proofs[0], &proofs[1], &proofs[2], &proofs[3], &s.host, &s.user, &s.subscription, &s.domain, &s.mailbox, &s.refuser,
+		&facts, &s.MessageID, &s.Subject, &s.To)
 	if err != nil {
 		return s, err
 	}
@@ -277,7 +302,10 @@ func scanStored(row pgx.CollectableRow) (s stored, err error) {
 			s.Proof[name] = origin.Proof(*p).String()
 		}
 	}
-	return s, nil
+	if s.Subject != nil {
+		*s.Subject = trace.DecodeSubject(*s.Subject)
+	}
+	return s, s.setFacts(facts)
 }
 
 func refusedBy(id quota.ID, name string, limit int16) string {

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"sendmail-wrapper/origin"
 	"sendmail-wrapper/report"
 	"sendmail-wrapper/tests/testpg"
 )
@@ -157,6 +159,166 @@ func TestSums(t *testing.T) {
 	}
 	if _, err := report.Top(t.Context(), pool, report.Filter{}, "1; DROP TABLE messages", 5); err == nil {
 		t.Error("counted by a statement")
+	}
+}
+
+// keepDetails gives the messages of twoDays details, and those of u1 facts.
+func keepDetails(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	for _, sql := range []string{
+		`UPDATE messages SET facts = '{"client": ["198.51.100.7", "system"], "new": ["of a later version", "kernel"], "chain": [{"pid": 7, "uid": 1, "euid": 0, "program": "/bin/sh"}]}' WHERE uid = 1`,
+		`INSERT INTO details SELECT at, id, CASE WHEN size = 0 THEN '<first@x>' END, '=?utf-8?q?s' || size || '?=', ARRAY['a' || size || '@x', 'b@x'] FROM messages`,
+		`UPDATE messages SET script_proof = 2 WHERE uid = 2 AND size < 1000`,
+		`UPDATE messages SET script = NULL WHERE uid = 0 AND at >= date_trunc('day', now(), 'UTC')`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// TestSources: sums over days, the span of proofs, and samples of the last day.
+func TestSources(t *testing.T) {
+	pool := twoDays(t)
+	keepDetails(t, pool)
+	sources, err := report.Sources(t.Context(), pool, report.Filter{}, "script", 10)
+	if err != nil || len(sources) != 3 {
+		t.Fatalf("%+v, %v", sources, err)
+	}
+	for i, want := range []struct {
+		name, user         string
+		messages, refused  int64
+		weakest, strongest string
+	}{
+		{"/srv/1", "u1", perDay / 2, perDay / 6, "claimed", "claimed"}, {"/srv/2", "u2", perDay / 2, perDay / 6, "claimed", "system"},
+		{"/srv/0", "u0", perDay / 4, perDay / 12, "claimed", "claimed"},
+	} {
+		s := &sources[i]
+		if s.Name != want.name || *s.User != want.user || s.Host != "host1" || s.Messages != want.messages || s.Recipients != 2*want.messages ||
+			s.Refused != want.refused || s.Weakest != want.weakest || s.Strongest != want.strongest {
+			t.Errorf("%+v, want %+v", s, want)
+		}
+		day := today()
+		if want.name == "/srv/0" {
+			day = day.AddDate(0, 0, -1)
+		}
+		if last := time.Time(s.Last); last.Before(day) || !last.Before(day.AddDate(0, 0, 1)) {
+			t.Errorf("%s: last %s", s.Name, s.Last)
+		}
+		if len(s.Subjects) != 3 || !strings.HasPrefix(s.Subjects[0], "s") || s.Subjects[0] == s.Subjects[1] || len(s.To) != 3 || s.To[1] != "b@x" {
+			t.Errorf("%s: samples %q, %q", s.Name, s.Subjects, s.To)
+		}
+	}
+	some, err := report.Sources(t.Context(), pool, report.Filter{Until: today(), Client: "198.51.100.7", Kind: "cron"}, "script", 10)
+	if err != nil || len(some) != 1 || some[0].Name != "/srv/1" || some[0].Messages != perDay/4 {
+		t.Errorf("%+v, %v", some, err)
+	}
+	for _, f := range []report.Filter{{Kind: "shell"}, {Site: "x"}, {Crontab: "x"}, {Client: "198.51.100.70"}} {
+		if none, err := report.Sources(t.Context(), pool, f, "script", 10); err != nil || len(none) != 0 {
+			t.Errorf("%+v: %+v, %v", f, none, err)
+		}
+	}
+	if none, err := report.Sources(t.Context(), pool, report.Filter{}, "site", 10); err != nil || len(none) != 0 {
+		t.Errorf("%+v, %v", none, err)
+	}
+	if _, err := report.Sources(t.Context(), pool, report.Filter{}, "sender", 10); err == nil {
+		t.Error("ranked by sender")
+	}
+}
+
+// TestFind: by id, Message-ID, and by what a mail server knows.
+func TestFind(t *testing.T) {
+	pool := twoDays(t)
+	keepDetails(t, pool)
+	insert := func(id uuid.UUID, at time.Time) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), `INSERT INTO messages (at, id, uid, size, host_id, recipients, decision, sender, kind) VALUES ($1, $2, 4242, 1, 1, 7, 1, 's', 'shell')`, at, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, far, none := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	noon := today().Add(12 * time.Hour)
+	for i := range 6 { // the time of a version 7
+		shift := uint(40 - 8*i)
+		id[i], far[i], none[i] = byte(noon.UnixMilli()>>shift), byte(noon.AddDate(0, 0, 3).UnixMilli()>>shift), byte(noon.UnixMilli()>>shift)
+	}
+	insert(id, noon.Add(time.Minute))
+	insert(far, noon)
+	if !report.IDTime(id).Equal(noon) || !report.IDTime(uuid.New()).IsZero() {
+		t.Errorf("time of an id: %s", report.IDTime(id))
+	}
+	for _, c := range []struct {
+		id   uuid.UUID
+		want bool
+	}{{id, true}, {far, false}, {none, false}, {uuid.New(), false}} {
+		m, err := report.Find(t.Context(), pool, c.id)
+		if err != nil || (m != nil) != c.want || m != nil && (m.ID != c.id || *m.UID != 4242 || m.Host != "host1" || m.Chain == nil || m.Subject != nil) {
+			t.Errorf("%s: %+v, %v", c.id, m, err)
+		}
+	}
+	var days []time.Time
+	list, err := report.FindByMessageID(t.Context(), pool, []string{"<first@x>"}, report.Filter{}, func(day time.Time) { days = append(days, day) })
+	if err != nil || len(list) != 1 || *list[0].MessageID != "<first@x>" || !time.Time(list[0].Time).Equal(today()) || *list[0].Subject != "s0" ||
+		cmp.Diff(list[0].To, []string{"a0@x", "b@x"}) != "" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if len(days) != 2 { // tomorrow has a partition
+		t.Errorf("days read: %v", days)
+	}
+	list, err = report.FindByMessageID(t.Context(), pool, []string{"<none@x>"}, report.Filter{}, func(time.Time) {})
+	if err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	uid, other := int64(4242), int64(4243)
+	for _, c := range []struct {
+		name string
+		s    report.Submission
+		want int
+	}{
+		{"uid", report.Submission{UID: &uid, Recipients: 7}, 1},
+		{"another uid", report.Submission{UID: &other, Recipients: 7}, 0},
+		{"other recipients", report.Submission{UID: &uid, Recipients: 8}, 0},
+		{"login", report.Submission{UID: &uid, Login: "info@x", Recipients: 7}, 0},
+		{"nobody", report.Submission{Recipients: 7}, 0},
+	} {
+		c.s.Since, c.s.Until = noon.Add(30*time.Second), noon.Add(2*time.Minute)
+		if list, err := report.FindSubmissions(t.Context(), pool, c.s); err != nil || len(list) != c.want {
+			t.Errorf("%s: %+v, %v", c.name, list, err)
+		}
+	}
+}
+
+// TestFacts: those of the database that this version knows, with their proof.
+func TestFacts(t *testing.T) {
+	pool := twoDays(t)
+	keepDetails(t, pool)
+	if _, err := pool.Exec(t.Context(), `UPDATE messages SET facts = (SELECT jsonb_object_agg(name, jsonb_build_array('the ' || name, 'system'))
+  FROM unnest('{include,document_root,method,uri,client,unit,login,container}'::text[]) name) WHERE uid = 2`); err != nil {
+		t.Fatal(err)
+	}
+	o := origin.Origin{}
+	seen := 0
+	err := report.Messages(t.Context(), pool, report.Filter{Since: today(), Until: today().Add(time.Second)}, 0, func(m *report.Message) error {
+		switch seen++; *m.User {
+		case "u1":
+			if *m.Client != "198.51.100.7" || m.Proof["client"] != "system" || m.Proof["new"] != "" || len(m.Chain) != 1 || m.Chain[0] != (origin.Process{PID: 7, UID: 1, Program: "/bin/sh"}) {
+				t.Errorf("%+v", m)
+			}
+		case "u2":
+			for name := range o.Facts() {
+				value := m.Fact(name)
+				switch {
+				case name == "script" || name == "crontab" || name == "site": // have columns
+				case value == nil || *value != "the "+name || m.Proof[name] != "system":
+					t.Errorf("%s: %v, %q", name, value, m.Proof[name])
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil || seen != perSecond {
+		t.Errorf("%d, %v", seen, err)
 	}
 }
 

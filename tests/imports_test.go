@@ -21,6 +21,7 @@ var direction = map[string][]string{
 	"policy":               {},
 	"sqlschema":            {},
 	"pgcluster":            {},
+	"trace":                {},
 	"wrapper":              {"sendmail", "wire"},
 	"quota":                {"origin"},
 	"admin":                {"quota"},

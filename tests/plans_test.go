@@ -32,10 +32,10 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 const objects = 5000
 
 // large are the tables that grow with the customers or with the mail.
-var large = regexp.MustCompile(`Seq Scan on (usage|limits|subscription|domain|mailbox|system_user|messages_[0-9]{8})\b`)
+var large = regexp.MustCompile(`Seq Scan on (usage|limits|subscription|domain|mailbox|system_user|(?:messages|details)_[0-9]{8})\b`)
 
-// partition is a day of messages, read in whatever way.
-var partition = regexp.MustCompile(`Scan (?:using \w+ )?on (messages_[0-9]{8})\b`)
+// partition is a day of messages or details, read in whatever way.
+var partition = regexp.MustCompile(`Scan (?:using \w+ )?on ((?:messages|details)_[0-9]{8})\b`)
 
 // plans are those of all that was run, as auto_explain sends them.
 type plans struct {
@@ -101,7 +101,8 @@ func fill(t *testing.T, database string) {
 		        CASE WHEN n % 4 = 0 THEN u.subscription_id END, CASE WHEN n % 4 = 0 THEN 0 END, CASE WHEN n % 4 = 0 THEN 'full' END, 's', 'cron', '/srv/' || u.name
 		   FROM generate_series(date_trunc('day', now(), 'UTC') - interval '2 days', now(), interval '1 day') day, generate_series(1, 4000) n
 		   JOIN system_user u ON u.name = 'c' || n % 50 + 1 JOIN domain d ON d.subscription_id = u.subscription_id`,
-		`ANALYZE subscription, domain, mailbox, system_user, limits, usage, messages, plan, host`,
+		`INSERT INTO details SELECT at, id, '<' || id || '@x>', 'hello', '{a@example.net}' FROM messages`,
+		`ANALYZE details, subscription, domain, mailbox, system_user, limits, usage, messages, plan, host`,
 		`ALTER DATABASE ` + name + ` SET session_preload_libraries = 'auto_explain'`,
 		`ALTER DATABASE ` + name + ` SET auto_explain.log_min_duration = 0`,
 		`ALTER DATABASE ` + name + ` SET auto_explain.log_level = 'notice'`,
@@ -130,9 +131,11 @@ func TestPlans(t *testing.T) {
 	now := time.Now().UTC()
 	today := now.Truncate(24 * time.Hour)
 	day := func(t time.Time) string { return "messages_" + t.Format("20060102") }
+	details := func(messages string) string { return strings.Replace(messages, "messages", "details", 1) }
 	var ahead []string // partitions that are made, and empty
 	for n := range 7 {
-		ahead = append(ahead, day(today.AddDate(0, 0, n+1)))
+		next := day(today.AddDate(0, 0, n+1))
+		ahead = append(ahead, next, details(next))
 	}
 	thisDay, lastDays := []string{day(today)}, []string{day(today), day(today.AddDate(0, 0, -1))}
 	nothing := func(_ any, err error) error { return err }
@@ -146,7 +149,7 @@ func TestPlans(t *testing.T) {
 	one, number := "c7", int64(500)
 	filters := map[string]report.Filter{
 		"all": {Since: today}, "user": {Since: today, User: one}, "subscription": {Since: today, Subscription: one},
-		"domain": {Since: today, Domain: one + ".example"}, "script": {Since: today, Script: one, Refused: true},
+		"domain": {Since: today, Domain: one + ".example"}, "client": {Since: today, Client: one, Kind: "cron"}, "script": {Since: today, Script: one, Refused: true},
 	}
 	daemonUser, err := user.Lookup("daemon")
 	if err != nil {
@@ -156,7 +159,7 @@ func TestPlans(t *testing.T) {
 	type step struct {
 		name  string
 		do    func(ctx context.Context) error
-		days  []string // of messages that may be read, and may be read whole
+		days  []string // of messages that may be read, and may be read whole; of their details a few
 		whole string   // large tables that are asked for as a whole
 	}
 	steps := []step{
@@ -166,6 +169,9 @@ func TestPlans(t *testing.T) {
 		{"decide again", func(ctx context.Context) error {
 			return nothing(daemon.Decide(ctx, []quota.Message{scripted("c1", 100001), mailbox("info@c3.example"), mailbox("new@c3.example")}))
 		}, nil, ""},
+		{"decide by virtual host", func(ctx context.Context) error {
+			return nothing(daemon.Decide(ctx, []quota.Message{virtualHost("c4.example"), virtualHost("c5.example"), virtualHost("none.example")}))
+		}, nil, ""},
 		{"heartbeat", daemon.Heartbeat, nil, ""},
 		{"refresh after a change", func(ctx context.Context) error {
 			if _, err := mailctl.SetLimit(ctx, of("server"), quota.Server, quota.MessagesDay, &number); err != nil {
@@ -174,7 +180,7 @@ func TestPlans(t *testing.T) {
 			return errors.Join(daemon.Heartbeat(ctx), daemon.Refresh(ctx))
 		}, nil, ""},
 		{"usage of a caller", func(ctx context.Context) error { return nothing(daemon.UsageOfUser(ctx, 100007)) }, nil, ""},
-		{"maintain", func(ctx context.Context) error { return daemon.Maintain(ctx, 31, 31) }, nil, ""},
+		{"maintain", func(ctx context.Context) error { return daemon.Maintain(ctx, 31, 7) }, nil, ""},
 
 		{"usage", func(ctx context.Context) error {
 			return nothing(store.Usage(ctx, []quota.Object{of("server"), of("subscription:c7"), of("domain:c7.example"), of("mailbox:info@c7.example"), of("user:c7")}))
@@ -244,6 +250,20 @@ func TestPlans(t *testing.T) {
 			return nil
 		}, nil, "subscription domain mailbox system_user limits"},
 	}
+	// The id of a message of a trace header; a Message-ID, for which there is no index;
+	// and what a mail server knows.
+	oneID, someUID := uuid.Must(uuid.NewV7()), int64(100007)
+	steps = append(steps,
+		step{"find", func(ctx context.Context) error { return nothing(report.Find(ctx, asking, oneID)) }, nil, ""},
+		step{"find by Message-ID", func(ctx context.Context) error {
+			return nothing(report.FindByMessageID(ctx, asking, []string{"<" + one + "@x>"}, report.Filter{Since: today}, func(time.Time) {}))
+		}, nil, details(day(today))},
+		step{"find by uid and time", func(ctx context.Context) error {
+			return nothing(report.FindSubmissions(ctx, asking, report.Submission{UID: &someUID, Recipients: 1, Since: today, Until: now}))
+		}, thisDay, ""},
+		step{"find by login and time", func(ctx context.Context) error {
+			return nothing(report.FindSubmissions(ctx, asking, report.Submission{Login: "info@c7.example", Recipients: 1, Since: today, Until: now}))
+		}, thisDay, ""})
 	for name, f := range filters {
 		steps = append(steps,
 			step{"newest messages, " + name, func(ctx context.Context) error {
@@ -253,6 +273,9 @@ func TestPlans(t *testing.T) {
 				return report.Messages(ctx, asking, f, 0, func(*report.Message) error { return nil })
 			}, thisDay, ""},
 			step{"attempts, " + name, func(ctx context.Context) error { return nothing(report.Attempts(ctx, asking, f, 20)) }, thisDay, ""})
+		for _, by := range report.SourceColumns {
+			steps = append(steps, step{"sources by " + by + ", " + name, func(ctx context.Context) error { return nothing(report.Sources(ctx, asking, f, by, 20)) }, thisDay, ""})
+		}
 		for _, by := range report.TopColumns {
 			steps = append(steps, step{"top " + by + ", " + name, func(ctx context.Context) error { return nothing(report.Top(ctx, asking, f, by, 20)) }, thisDay, ""})
 		}
@@ -287,7 +310,8 @@ func TestPlans(t *testing.T) {
 				}
 			}
 			for _, scan := range partition.FindAllStringSubmatch(plan, -1) {
-				if s.days != nil && !slices.Contains(s.days, scan[1]) && !slices.Contains(ahead, scan[1]) {
+				isOf := func(messages string) bool { return scan[1] == messages || scan[1] == details(messages) }
+				if s.days != nil && !slices.ContainsFunc(s.days, isOf) && !slices.Contains(ahead, scan[1]) {
 					wrong = append(wrong, scan[1]+" is of another day")
 				}
 			}
@@ -301,6 +325,15 @@ func TestPlans(t *testing.T) {
 func scripted(name string, uid uint32) quota.Message {
 	return quota.Message{ID: uuid.Must(uuid.NewV7()), Recipients: 1, Size: 100, Sender: name,
 		Origin: origin.Origin{UID: uid, User: name, Kind: origin.Shell, KindProof: origin.Claimed, Script: origin.Fact{Value: "/srv/" + name + "/x.php", Proof: origin.System}}}
+}
+
+// virtualHost is a message of mod_php, with all that is kept of one.
+func virtualHost(site string) quota.Message {
+	m := scripted("www-data", 33)
+	m.Origin.Kind, m.Origin.Site = origin.ModPHP, origin.Fact{Value: site, Proof: origin.System}
+	m.Origin.URI, m.Origin.Chain = origin.Fact{Value: "/x", Proof: origin.System}, []origin.Process{{PID: 1, Program: "/usr/bin/sh"}}
+	m.Details = quota.Details{MessageID: "<1@x>", Subject: "s", To: []string{"a@x"}}
+	return m
 }
 
 func mailbox(address string) quota.Message {

@@ -51,6 +51,7 @@ type app struct {
 	configPath     string
 	json           bool
 	why            string
+	logDir         string // of the mail server's log
 
 	started bool // the command line was right
 	config  *config.Daemon
@@ -59,22 +60,26 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: stdout, stderr: stderr, logDir: "/var/log"}
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	defer a.close()
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exOK
 	}
 	exit, hint := a.explain(err, command)
 	if text := err.Error(); text != "" { // "": the command has said it all
-		fmt.Fprintf(stderr, "mailctl: error: %s\n", text)
+		fmt.Fprintf(a.stderr, "mailctl: error: %s\n", text)
 	}
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
 	}
 	return exit
 }
@@ -145,7 +150,7 @@ func (a *app) root() *cobra.Command {
 	for _, class := range a.classes() {
 		root.AddCommand(class)
 	}
-	root.AddCommand(a.limit(), a.usage(), a.report(), a.status(), a.setup(), a.databaseCommands())
+	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.status(), a.setup(), a.databaseCommands())
 	return root
 }
 

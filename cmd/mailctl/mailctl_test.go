@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar, one a promise. Each has a database of its
 // own, named in mailquotad.conf of its directory as $CONF, and the commands:
 //
-//	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [sender=S] [ago=DURATION]: a message is decided
+//	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [site=S] [sender=S]: a message is decided; its id is $ID,
+//	and the time $NOW
+//	trace STATUS ARGUMENT…: mailctl trace, with the mail log in the directory log; must have that exit status
 //	sql STATEMENT: as the owner of the database
 //	expand FILE…: $NAME in them becomes the variable's value
 //	answer BODY: somebody answers at the daemon's socket, once
@@ -55,7 +57,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(conf, []byte(text), 0o600)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"send": send, "sql": sql, "answer": answer, "expand": expand,
+			"send": send, "trace": traceHere, "sql": sql, "answer": answer, "expand": expand,
 		},
 	})
 }
@@ -81,6 +83,8 @@ func send(ts *testscript.TestScript, _ bool, args []string) {
 			m.Origin.Script = origin.Fact{Value: value, Proof: origin.Claimed}
 		case "crontab":
 			m.Origin.Crontab = origin.Fact{Value: value, Proof: origin.System}
+		case "site":
+			m.Origin.Site = origin.Fact{Value: value, Proof: origin.System}
 		case "sender":
 			m.Sender = value
 		default:
@@ -89,6 +93,23 @@ func send(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	_, err = quota.NewStore(pool, "host1", 1000).Decide(context.Background(), []quota.Message{m})
 	ts.Check(err)
+	ts.Setenv("ID", m.ID.String())
+	ts.Setenv("NOW", time.Now().UTC().Format(time.RFC3339))
+}
+
+// traceHere runs within the test: no option says where the mail log is.
+func traceHere(ts *testscript.TestScript, _ bool, args []string) {
+	line := []string{"--config", ts.Getenv("CONF"), "trace"}
+	for _, arg := range args[1:] {
+		if strings.HasSuffix(arg, ".eml") {
+			arg = ts.MkAbs(arg)
+		}
+		line = append(line, arg)
+	}
+	a := &app{stdout: ts.Stdout(), stderr: ts.Stderr(), logDir: ts.MkAbs("log")}
+	if exit := strconv.Itoa(a.run(context.Background(), line)); exit != args[0] {
+		ts.Fatalf("mailctl %q: exit status %s, want %s", line, exit, args[0])
+	}
 }
 
 func sql(ts *testscript.TestScript, _ bool, args []string) {

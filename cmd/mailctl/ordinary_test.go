@@ -109,7 +109,7 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	for _, args := range []string{
 		"plan list", "plan add x", "user list", "subscription set nobody --plan system", "limit show", "limit set user:nobody messages/hour unlimited",
-		"report messages", "report top", "report attempts", "database check", "usage user:alice", "usage server",
+		"report messages", "report top", "report attempts", "report scripts", "trace 0198f2c4-7a10-7d3c-9b52-6f1e8a0c4d21", "database check", "usage user:alice", "usage server",
 	} {
 		for _, file := range []string{open, closed} {
 			if file == closed && strings.HasPrefix(args, "usage") {

@@ -35,8 +35,13 @@ func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run
 	f.StringVar(&q.filter.Subscription, "subscription", "", "of this subscription `name`")
 	f.StringVar(&q.filter.Domain, "domain", "", "of this domain `name`")
 	f.StringVar(&q.filter.Script, "script", "", "of scripts with this `text` in their path")
+	f.StringVar(&q.filter.Crontab, "crontab", "", "of cron jobs with this `text` in their line")
+	f.StringVar(&q.filter.Site, "site", "", "of this FPM pool or virtual host, by `name`")
+	f.StringVar(&q.filter.Client, "client", "", "of web requests from this `address`")
+	f.StringVar(&q.filter.Kind, "kind", "", "of this `kind` of program: php-fpm, cron, …")
 	f.BoolVar(&q.filter.Refused, "refused", false, "refused ones only")
 	f.IntVar(&q.limit, "limit", defaultLimit, limitHelp)
+	offerFor(c, "kind", report.Kinds...)
 	c.Args = cobra.NoArgs
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
 		if q.filter.Since, err = parseTime(q.since, time.Now()); err != nil {
@@ -74,7 +79,8 @@ func (a *app) report() *cobra.Command {
 			"all of them, unless --limit says how many of the newest.",
 		Example: "  mailctl report messages --user alice\n  mailctl report messages --refused --since 24h --json",
 	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows), a.messages)
-	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example, attempts, top, messages)
+	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example,
+		attempts, top, messages, a.ranking("scripts", "script"), a.ranking("cron", "crontab"), a.ranking("sites", "site"))
 }
 
 func (a *app) attempts(ctx context.Context, q *query) error {

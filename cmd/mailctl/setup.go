@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/sendmail"
 	"sendmail-wrapper/wrapper"
@@ -30,7 +30,26 @@ func (a *app) setup() *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return a.setupMTA(c.Context(), dryRun) },
 	}
 	mta.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be written, and write nothing")
-	return group("setup", "fit the configuration to this host", "  mailctl setup mta", mta)
+	return group("setup", "fit the configuration to this host, and other programs' so that they tell more", "  mailctl setup mta",
+		mta, a.fpmCommand(), a.apacheCommand(), a.postfixCommand())
+}
+
+// setupLock is held by who writes the configuration of PHP-FPM or Apache.
+const setupLock = "/run/mailctl-setup.lock"
+
+// lockSetup keeps a second set-up from running until the file is closed: one that
+// takes out what another one puts in would leave pools with sockets in a directory
+// that nobody makes.
+func lockSetup(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, &failure{exWrong, "another mailctl setup is running: " + path + " is locked", "try again when it has ended"}
+	}
+	return f, nil
 }
 
 // wrapperConf is the wrapper's configuration: it lies beside mailquotad's.
@@ -51,7 +70,7 @@ func (a *app) setupMTA(ctx context.Context, dryRun bool) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	start, end, given := mtaLine(text)
+	_, _, given := confLine(text, "mta")
 
 	real := conf.RealSendmail
 	if _, err := os.Stat(real); errors.Is(err, fs.ErrNotExist) {
@@ -73,11 +92,7 @@ func (a *app) setupMTA(ctx context.Context, dryRun bool) error {
 	}
 
 	if s.MTA != s.Was && !dryRun {
-		line := fmt.Sprintf("mta = %q\n", s.MTA)
-		if start > 0 && text[start-1] != '\n' {
-			line = "\n" + line
-		}
-		if err := replaceFile(path, bytes.Join([][]byte{text[:start], []byte(line), text[end:]}, nil)); err != nil {
+		if err := replaceFile(path, setLine(text, "mta", fmt.Sprintf("mta = %q\n", s.MTA)), 0o644, 0); err != nil {
 			return err
 		}
 		s.Written = true
@@ -91,50 +106,6 @@ func (a *app) setupMTA(ctx context.Context, dryRun bool) error {
 		return a.done("%s: mta = %q would go into %s, was %q", s.Program, s.MTA, path, s.Was)
 	}
 	return a.done("%s: mta = %q is written into %s, was %q", s.Program, s.MTA, path, s.Was)
-}
-
-// mtaLine is where the line that sets mta is, or, if none is given, where it
-// should go: behind the one that a comment is made of, or at the end.
-func mtaLine(text []byte) (start, end int, given bool) {
-	comment := -1
-	at := 0
-	for line := range bytes.Lines(text) {
-		key, _, _ := strings.Cut(string(line), "=")
-		switch strings.TrimSpace(key) {
-		case "mta":
-			return at, at + len(line), true // the first one holds
-		case "#mta":
-			comment = at + len(line)
-		}
-		at += len(line)
-	}
-	if comment >= 0 {
-		return comment, comment, false
-	}
-	return at, at, false
-}
-
-// replaceFile leaves either the old content or the new one, whatever happens
-// meanwhile: the wrapper reads it at each call.
-func replaceFile(path string, content []byte) error {
-	mode := fs.FileMode(0o644)
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	if to, err := filepath.EvalSymlinks(path); err == nil {
-		path = to
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".wrapper.conf-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // unknownError: the program is none that we know.
@@ -205,7 +176,7 @@ func (a *app) mtaProblems(ctx context.Context) (problems []string) {
 	program, profile, err := identify(ctx, conf.RealSendmail)
 	if errors.As(err, new(*unknownError)) {
 		if text, readErr := os.ReadFile(path); readErr == nil {
-			if _, _, given := mtaLine(text); given {
+			if _, _, given := confLine(text, "mta"); given {
 				return problems // an administrator knows better
 			}
 		}

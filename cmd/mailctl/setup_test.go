@@ -7,6 +7,24 @@ import (
 	"testing"
 )
 
+// TestLockSetup: there is one at a time.
+func TestLockSetup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := lockSetup(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockSetup(path); err == nil || !strings.Contains(err.Error(), "another mailctl setup is running") {
+		t.Errorf("a second one: %v", err)
+	}
+	first.Close()
+	if again, err := lockSetup(path); err != nil {
+		t.Errorf("after the first: %v", err)
+	} else {
+		again.Close()
+	}
+}
+
 // TestExim: what its configuration says decides between its two profiles.
 func TestExim(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "exim4")

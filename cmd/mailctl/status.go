@@ -22,6 +22,7 @@ type state struct {
 	Daemon   json.RawMessage `json:"daemon"` // what mailquotad says of itself; null where it does not answer
 	Database *databaseState  `json:"database,omitempty"`
 	Problems []string        `json:"problems"`
+	Hints    []string        `json:"hints"` // what could be set up, and is not wrong
 }
 
 type databaseState struct {
@@ -84,14 +85,15 @@ func (a *app) status() *cobra.Command {
 		Use: "status", Short: "whether mail is counted, and what is wrong if not", Args: cobra.NoArgs,
 		Long: "status looks whether mail is counted as the mail server of this host does, and asks mailquotad and the database: whether\n" +
 			"decisions are made without it, or wait in the journal; who keeps an old snapshot open, which slows down all mail; whether\n" +
-			"vacuum keeps up; whether tomorrow has its partition. Its exit status is 1 if something is wrong.",
+			"vacuum keeps up; whether tomorrow has its partition; whether PHP-FPM and Apache tell mailquotad what they were set up to tell.\n" +
+			"Its exit status is 1 if something is wrong. What could be set up, and is not, is a hint only.",
 		Example: "  mailctl status\n  mailctl status --json",
 		RunE:    func(c *cobra.Command, _ []string) error { return a.showStatus(c.Context()) },
 	}
 }
 
 func (a *app) showStatus(ctx context.Context) error {
-	s := state{Version: version, Problems: []string{}}
+	s := state{Version: version, Problems: []string{}, Hints: []string{}}
 	var daemon daemonState
 	problem := func(err error) {
 		text := err.Error()
@@ -114,7 +116,9 @@ func (a *app) showStatus(ctx context.Context) error {
 	}
 	if os.Geteuid() == 0 {
 		s.Problems = append(s.Problems, a.mtaProblems(ctx)...)
-		var problems []string
+		problems, hints := a.setupState(ctx)
+		s.Problems = append(s.Problems, problems...)
+		s.Hints = append(s.Hints, hints...)
 		s.Database, problems, err = a.databaseState(ctx)
 		s.Problems = append(s.Problems, problems...)
 		if err != nil {
@@ -140,6 +144,9 @@ func (a *app) showStatus(ctx context.Context) error {
 			rows = append(rows, []any{"last 24 hours", fmt.Sprintf("%d messages to %d recipients", d.Today.Messages, d.Today.Recipients)})
 		}
 		report.Table(a.stdout, []string{"", ""}, rows)
+		for _, h := range s.Hints {
+			fmt.Fprintln(a.stdout, "hint:", h)
+		}
 	}
 	if s.OK {
 		return nil

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// edit is a file as it is, and as a set-up wants it.
+type edit struct {
+	path          string
+	before, after []byte      // nil: there is no file
+	mode          fs.FileMode // of a file that is new; of another one everything stays but the content
+	group         string      // of a file that is new; "" is root
+}
+
+// readEdit begins an edit with what is there.
+func readEdit(path string) (*edit, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &edit{path: path, mode: 0o644}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if text == nil {
+		text = []byte{}
+	}
+	return &edit{path: path, before: text, after: text, mode: 0o644}, nil
+}
+
+func (e *edit) changes() bool {
+	return (e.before == nil) != (e.after == nil) || !bytes.Equal(e.before, e.after)
+}
+
+// apply writes what is wanted, if it is not there yet.
+func (e *edit) apply() error { return e.write(e.before, e.after) }
+
+// undo brings back what was there, unless somebody else has written it since.
+func (e *edit) undo() error {
+	if !e.changes() {
+		return nil
+	}
+	now, err := readEdit(e.path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now.before, e.after) {
+		return nil
+	}
+	return e.write(e.after, e.before)
+}
+
+func (e *edit) write(from, to []byte) error {
+	switch {
+	case (from == nil) == (to == nil) && bytes.Equal(from, to):
+		return nil
+	case to == nil:
+		return os.Remove(e.path)
+	}
+	gid := 0
+	if from == nil && e.group != "" {
+		g, err := user.LookupGroup(e.group)
+		if err != nil {
+			return err
+		}
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return err
+		}
+	}
+	return replaceFile(e.path, to, e.mode, gid)
+}
+
+// undoAll brings back what was there before edits.
+func undoAll(edits []*edit) error {
+	var all []error
+	for _, e := range edits {
+		all = append(all, e.undo())
+	}
+	return errors.Join(all...)
+}
+
+// replaceFile leaves either the old content or the new one, whatever happens
+// meanwhile: the wrapper reads wrapper.conf at each call. A file that is there
+// keeps its owner, mode and extended attributes, which are access control list
+// and SELinux label; one that is new gets mode and group.
+func replaceFile(path string, content []byte, mode fs.FileMode, gid int) error {
+	uid := 0
+	attributes := make(map[string][]byte)
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		path = to
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		sys := info.Sys().(*syscall.Stat_t)
+		mode, uid, gid = info.Mode().Perm(), int(sys.Uid), int(sys.Gid)
+		if attributes, err = xattrs(path); err != nil {
+			return err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone already if all went well
+	_, err = f.Write(content)
+	if os.Geteuid() == 0 {
+		err = errors.Join(err, f.Chown(uid, gid))
+	}
+	err = errors.Join(err, f.Chmod(mode))
+	for name, value := range attributes {
+		err = errors.Join(err, unix.Fsetxattr(int(f.Fd()), name, value, 0))
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func xattrs(path string) (map[string][]byte, error) {
+	names := make([]byte, 64<<10) // XATTR_LIST_MAX, and XATTR_SIZE_MAX (xattr(7))
+	n, err := unix.Listxattr(path, names)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("extended attributes of %s: %w", path, err)
+	}
+	all := make(map[string][]byte)
+	for name := range strings.SplitSeq(string(names[:n]), "\x00") {
+		if name == "" {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		n, err := unix.Getxattr(path, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("extended attribute %s of %s: %w", name, path, err)
+		}
+		all[name] = value[:n]
+	}
+	return all, nil
+}
+
+// diff shows an edit as diff -u does, all of it in one hunk.
+func (e *edit) diff() string {
+	if !e.changes() {
+		return ""
+	}
+	old, now := lines(e.before), lines(e.after)
+	top := 0
+	for top < len(old) && top < len(now) && old[top] == now[top] {
+		top++
+	}
+	end := 0
+	for end < len(old)-top && end < len(now)-top && old[len(old)-1-end] == now[len(now)-1-end] {
+		end++
+	}
+	first, last := max(top-3, 0), max(end-3, 0) // lines shown around it
+	var b strings.Builder
+	name := func(sign, path string, text []byte) {
+		if text == nil {
+			path = "/dev/null"
+		}
+		fmt.Fprintf(&b, "%s %s\n", sign, path)
+	}
+	name("---", e.path, e.before)
+	name("+++", e.path, e.after)
+	at := func(list []string) string {
+		n := len(list) - last - first
+		if n == 0 {
+			return fmt.Sprintf("%d,0", first)
+		}
+		return fmt.Sprintf("%d,%d", first+1, n)
+	}
+	fmt.Fprintf(&b, "@@ -%s +%s @@\n", at(old), at(now))
+	show := func(sign string, list []string) {
+		for _, line := range list {
+			b.WriteString(sign + strings.TrimSuffix(line, "\n") + "\n")
+		}
+	}
+	show(" ", old[first:top])
+	show("-", old[top:len(old)-end])
+	show("+", now[top:len(now)-end])
+	show(" ", old[len(old)-end:len(old)-last])
+	return b.String()
+}
+
+func lines(text []byte) []string {
+	if len(text) == 0 {
+		return nil
+	}
+	list := strings.SplitAfter(string(text), "\n")
+	if list[len(list)-1] == "" {
+		list = list[:len(list)-1]
+	}
+	return list
+}
+
+// A block of lines that a set-up has put into a file of others lies between two
+// comments, so that it can be taken out again. They say who wrote it: "; BEGIN
+// mailctl setup fpm".
+func block(comment, name, body string) string {
+	return comment + " BEGIN mailctl setup " + name + " (its option --remove takes these lines out)\n" + body +
+		comment + " END mailctl setup " + name + "\n"
+}
+
+// withoutBlocks takes out the blocks of name; n is how many. A block that has no
+// end, or another's line in it, is an error: what to do then only its author knows.
+func withoutBlocks(text []byte, comment, name string, ours func(line string) bool) (rest []byte, n int, err error) {
+	begin := comment + " BEGIN mailctl setup " + name
+	end := comment + " END mailctl setup " + name
+	rest = make([]byte, 0, len(text))
+	inside, number := false, 0
+	for line := range bytes.Lines(text) {
+		number++
+		trimmed := strings.TrimSpace(string(line))
+		switch {
+		case !inside && strings.HasPrefix(trimmed, begin):
+			inside = true
+			n++
+		case !inside:
+			rest = append(rest, line...)
+		case trimmed == end:
+			inside = false
+		case !ours(trimmed):
+			return nil, 0, fmt.Errorf("line %d, within what mailctl setup %s wrote, is another's: take it out by hand", number, name)
+		}
+	}
+	if inside {
+		return nil, 0, fmt.Errorf("what mailctl setup %s wrote has no end: take it out by hand", name)
+	}
+	return rest, n, nil
+}
+
+// setLine sets key in a file of lines "key = value": on its first line, else
+// behind the one that a comment is made of, else at the end. A line "" takes the
+// key out.
+func setLine(text []byte, key, line string) []byte {
+	start, end, given := confLine(text, key)
+	if line == "" && !given {
+		return text
+	}
+	if line != "" && start > 0 && text[start-1] != '\n' {
+		line = "\n" + line
+	}
+	return bytes.Join([][]byte{text[:start], []byte(line), text[end:]}, nil)
+}
+
+// confLine is where the line that sets key is, or, if none is given, where it
+// should go.
+func confLine(text []byte, key string) (start, end int, given bool) {
+	comment := -1
+	at := 0
+	for line := range bytes.Lines(text) {
+		word, _, _ := strings.Cut(string(line), "=")
+		switch strings.TrimSpace(word) {
+		case key:
+			return at, at + len(line), true // the first one holds
+		case "#" + key:
+			comment = at + len(line)
+		}
+		at += len(line)
+	}
+	if comment >= 0 {
+		return comment, comment, false
+	}
+	return at, at, false
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"sendmail-wrapper/origin"
+)
+
+// setupState says what other programs do not tell mailquotad: as a problem what
+// was set up and does not work, as a hint what could be set up. It asks nothing
+// that takes long, since status runs every minute on some hosts.
+func (a *app) setupState(ctx context.Context) (problems, hints []string) {
+	problems, hints = fpmState(runningFPM(), reachable)
+	if err := a.loadConfig(); err != nil {
+		return problems, hints // status says so already
+	}
+	layout, errLayout := findApache()
+	switch url := a.config.ApacheStatus; {
+	case url != "":
+		if err := askApache(ctx, url, a.config.ApacheStatusKey); err != nil {
+			problems = append(problems, "apache-status does not answer: "+err.Error()+": mailctl setup apache")
+		}
+	case errLayout == nil && installed(layout.unit):
+		hints = append(hints, "Apache does not tell the request of mail that mod_php and CGI programs send: mailctl setup apache")
+	}
+	if field := a.config.TraceHeader; field != "" {
+		if now, err := command(ctx, "postconf", "-h", "header_checks"); err == nil && !logsHeader(now, field) {
+			hints = append(hints, "Postfix does not log "+field+", so that mailctl trace knows no queue id for sure: mailctl setup postfix")
+		}
+	}
+	return problems, hints
+}
+
+// installed tells whether a unit is there to be started at boot.
+func installed(unit string) bool {
+	_, err := os.Lstat("/etc/systemd/system/multi-user.target.wants/" + unit)
+	return err == nil
+}
+
+// logsHeader looks into the files of header_checks for a line about the header.
+// Of other kinds of maps nothing is said.
+func logsHeader(setting, field string) bool {
+	for name := range strings.FieldsFuncSeq(setting, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
+		file, ok := checksFile(name)
+		if !ok {
+			return true
+		}
+		text, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(text), field) {
+			return true
+		}
+	}
+	return false
+}
+
+// fpmState tells of the masters that run. A pool counts as silent if its status is
+// nowhere; PHP before 8.0 cannot have one and is not spoken of.
+func fpmState(masters []*fpmMaster, reach func(socket string) error) (problems, hints []string) {
+	silent, shut, first := 0, 0, ""
+	for _, m := range masters {
+		pools, err := origin.ReadPools(m.Config)
+		if err != nil {
+			hints = append(hints, err.Error())
+			continue
+		}
+		silentHere := 0
+		for _, p := range pools {
+			socket := p.Options["pm.status_listen"]
+			if socket == "" {
+				silentHere++
+				continue
+			}
+			// Of another's socket nothing was promised.
+			if strings.HasPrefix(socket, fpmDir+"/") {
+				if err := reach(socket); err != nil {
+					if shut++; first == "" {
+						first = "pool " + p.Name + ": " + err.Error()
+					}
+				}
+			}
+		}
+		if silentHere > 0 && !olderThan8(m.Program, m.Config) {
+			silent += silentHere
+		}
+	}
+	if shut > 0 {
+		problems = append(problems, fmt.Sprintf("mailquotad cannot reach the status of %d pools of php-fpm: %s: mailctl setup fpm says of each", shut, first))
+	}
+	if silent > 0 {
+		hints = append(hints, fmt.Sprintf("%d pools of php-fpm do not tell the request that sends mail: mailctl setup fpm", silent))
+	}
+	return problems, hints
+}
+
+// olderThan8 goes by the names that packages give to programs and directories of
+// PHP before 8.0, php-fpm7.4 and php74: to start PHP takes too long here.
+func olderThan8(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		for _, word := range []string{"php/5.", "php/7.", "php-fpm5", "php-fpm7", "php5", "php7"} {
+			if strings.Contains(name, word) {
+				return true
+			}
+		}
+		return false
+	})
+}
