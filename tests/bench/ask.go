@@ -29,7 +29,17 @@ func wires() block {
 		k.experiments = append(k.experiments,
 			asked(figure{name: kept}, "hot", 50, callers, oneHost, "", anyOf(50)),
 			experiment{[]figure{{"a connection each, " + many(callers, "user"), "decisions/s", kept}},
-				func(ctx context.Context, b *bench) ([]sample, error) { return b.askByProcesses(ctx, callers) }})
+				func(ctx context.Context, b *bench) ([]sample, error) {
+					database, err := b.database(ctx, "hot", 50)
+					if err != nil {
+						return nil, err
+					}
+					d, err := b.daemon(ctx, database, "one", "")
+					if err != nil {
+						return nil, err
+					}
+					return b.askByProcesses(ctx, d, callers, belowShells)
+				}})
 	}
 	return k
 }
@@ -45,17 +55,9 @@ type asking struct {
 // firstUID is the uid of the first caller, above those of any user.
 const firstUID = 20001
 
-func (b *bench) askByProcesses(ctx context.Context, callers int) (s []sample, err error) {
+func (b *bench) askByProcesses(ctx context.Context, d *daemon, callers int, start starter) (s []sample, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("only root can start processes of many users")
-	}
-	database, err := b.database(ctx, "hot", 50)
-	if err != nil {
-		return nil, err
-	}
-	d, err := b.daemon(ctx, database, "one", "")
-	if err != nil {
-		return nil, err
 	}
 	time.Sleep(2 * time.Millisecond)
 	began := time.Now()
@@ -67,7 +69,7 @@ func (b *bench) askByProcesses(ctx context.Context, callers int) (s []sample, er
 		}
 	}()
 	for i := range callers {
-		a, err := startAsker(ctx, d.socket, b.seconds, firstUID+uint32(i))
+		a, err := startAsker(ctx, start, d.socket, b.seconds, firstUID+uint32(i))
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +99,7 @@ func (b *bench) askByProcesses(ctx context.Context, callers int) (s []sample, er
 	}
 	c := b.used([]*daemon{d}).perMessage(before, measured)
 	c.Generator = float64(sum.Used.Microseconds()) / float64(measured)
-	rows, err := b.rowsBetween(ctx, database, began, time.Now())
+	rows, err := b.rowsBetween(ctx, d.database, began, time.Now())
 	if err == nil && rows != sum.Answers {
 		err = fmt.Errorf("%d answers, but %d rows", sum.Answers, rows)
 	}
@@ -111,10 +113,24 @@ type asker struct {
 	lines         *bufio.Reader // of stdout
 }
 
-// startAsker starts a process below two shells and init: what a PHP script's mail
+// starter is the command that starts a caller as some user: ask is its program
+// and arguments. It must not wait for it.
+type starter func(ctx context.Context, uid uint32, ask ...string) *exec.Cmd
+
+// belowShell is a shell's command that starts the rest of its arguments in a
+// shell. Neither becomes what it starts, as it has something to do after it.
+const belowShell = `sh -c '"$0" ask "$@"; :' "$@"; :`
+
+// belowShells starts a process below two shells and init: what a PHP script's mail
 // has above it, too (a shell, a worker and the master of FPM), however make bench
 // was called. The time of the look-up goes by the length of that chain.
-func startAsker(ctx context.Context, socket string, seconds int, uid uint32) (*asker, error) {
+func belowShells(ctx context.Context, uid uint32, ask ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "setsid", append([]string{"--fork", "sh", "-c", belowShell, "sh"}, ask...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
+func startAsker(ctx context.Context, start starter, socket string, seconds int, uid uint32) (*asker, error) {
 	own, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -127,9 +143,8 @@ func startAsker(ctx context.Context, socket string, seconds int, uid uint32) (*a
 	if err != nil {
 		return nil, errors.Join(err, inRead.Close(), inWrite.Close())
 	}
-	cmd := exec.CommandContext(ctx, "setsid", "--fork", "sh", "-c", `sh -c '"$0" ask "$@"; :' "$@"; :`, "sh", own, socket, strconv.Itoa(seconds))
+	cmd := start(ctx, uid, own, socket, strconv.Itoa(seconds))
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", inRead, outWrite, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	err = errors.Join(cmd.Run(), inRead.Close(), outWrite.Close())
 	return &asker{inWrite, outRead, bufio.NewReader(outRead)}, err
 }

@@ -48,6 +48,10 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case flags.NArg() == 3 && flags.Arg(0) == "ask": // a process of block wire
 		return askMany(flags.Arg(1), flags.Arg(2))
+	case flags.NArg() == 5 && flags.Arg(0) == "master": // processes of block lookups
+		return playMaster(flags.Args()[1:])
+	case flags.NArg() == 4 && flags.Arg(0) == "worker":
+		return playWorker(flags.Args()[1:])
 	case flags.NArg() == 2 && flags.Arg(0) == "markdown":
 		return printMarkdown(flags.Arg(1))
 	case flags.NArg() > 0:
@@ -67,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 
 // all is everything that is measured, in order.
 func all(long bool) []block {
-	blocks := []block{decisions(), objects(), events(), hosts(), wires(), snapshot(), outage(), exactness(), memory(), calls()}
+	blocks := []block{decisions(), texts(), objects(), events(), hosts(), wires(), lookups(), snapshot(), outage(), exactness(), memory(), calls()}
 	if long {
 		blocks = append(blocks, vacuum())
 	}

@@ -26,6 +26,7 @@ type place struct {
 	server    *pgcluster.Server
 	databases map[string]bool // made so far
 	daemons   []*daemon
+	metrics   string // address of those of a daemon, see metricsAddress
 }
 
 // open makes the directory and the cluster, with the settings of the private

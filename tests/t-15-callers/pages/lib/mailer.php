@@ -1,0 +1,2 @@
+<?php
+function letter(string $subject) { return mail('x@outside.example', $subject, 'x'); }

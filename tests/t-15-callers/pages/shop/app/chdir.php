@@ -1,0 +1,1 @@
+<?php chdir('/tmp'); mail('x@outside.example', 'from elsewhere', 'x');

