@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -27,13 +28,19 @@ type sapiRequest struct {
 // not held while a process or a file is read: users can make that wait for ever.
 type sapis struct {
 	mu        sync.Mutex
-	processes map[sapiProcess]uint64 // address
+	processes map[sapiProcess]sapiPlace
 	programs  map[sapiProgram]uint64 // distance from the beginning, 0 if there is none
 }
 
 type sapiProcess struct {
 	pid   int
 	start uint64
+}
+
+// sapiPlace is an address, and when it was last looked for in vain.
+type sapiPlace struct {
+	at     uint64
+	failed time.Time
 }
 
 type sapiProgram struct {
@@ -45,6 +52,7 @@ type sapiProgram struct {
 const (
 	cachedSAPIs = 256
 	maxMaps     = 1 << 20 // bytes read of a process's mappings
+	sapiRecheck = time.Second
 )
 
 // request reads what a worker of a server runs; php-cgi is its own server. With
@@ -59,21 +67,24 @@ func (s *sapis) request(server, worker *process) (sapiRequest, bool) {
 	}
 	key := sapiProcess{server.pid, st.start}
 	s.mu.Lock()
-	at := s.processes[key]
+	known := s.processes[key]
 	s.mu.Unlock()
-	r, ok := worker.sapiRequest(at)
-	if ok {
-		return r, true
+	r, ok := worker.sapiRequest(known.at)
+	if ok || time.Since(known.failed) < sapiRecheck {
+		return r, ok
 	}
 	// Not known yet, or not there any more: Apache loads its modules anew at a reload.
-	at = s.find(server)
-	if r, ok = worker.sapiRequest(at); ok && server.uids.all(isRoot) {
+	place := sapiPlace{at: s.find(server)}
+	if r, ok = worker.sapiRequest(place.at); !ok {
+		place.failed = time.Now()
+	}
+	if server.uids.all(isRoot) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.processes == nil || len(s.processes) >= cachedSAPIs {
-			s.processes = make(map[sapiProcess]uint64)
+			s.processes = make(map[sapiProcess]sapiPlace)
 		}
-		s.processes[key] = at
+		s.processes[key] = place
 	}
 	return r, ok
 }
