@@ -79,8 +79,9 @@ func setuidCopy(t *testing.T, owner int) string {
 
 // Both ways tell the same, also of a setuid program, whose uids differ.
 func TestIdentities(t *testing.T) {
-	if !pidfdTells() {
-		t.Skip("the kernel is older than 6.13")
+	ways := map[string]func(int) *process{"status": openByStatus}
+	if pidfdTells() { // since Linux 6.13
+		ways["pidfd"] = openByPidfd
 	}
 	setuid := exec.Command(setuidCopy(t, bob))
 	setuid.Env = []string{waitVar + "=1"}
@@ -92,7 +93,7 @@ func TestIdentities(t *testing.T) {
 		setuid.Process.Pid:                {os.Getpid(), uids{alice, bob, bob, bob}},
 		1:                                 {0, uids{}},
 	} {
-		for way, open := range map[string]func(int) *process{"pidfd": openByPidfd, "status": openByStatus} {
+		for way, open := range ways {
 			p := open(pid)
 			if p == nil {
 				t.Fatalf("%s: process %d cannot be seen", way, pid)
@@ -143,7 +144,7 @@ func useAgain(t *testing.T, pid int) {
 	t.Helper()
 	for range 1000 {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
-			t.Skip("pids cannot be chosen:", err)
+			t.Fatal("pids cannot be chosen, which takes CAP_SYS_ADMIN: ", err)
 		}
 		cmd := exec.Command("cat")
 		in, err := cmd.StdinPipe()
@@ -163,7 +164,7 @@ func useAgain(t *testing.T, pid int) {
 		}
 		end()
 	}
-	t.Skip("the pid is another's")
+	t.Fatalf("pid %d is another's each time", pid)
 }
 
 // A process of alice's own cron turns into a program of root while it is read. At

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,9 +28,13 @@ func TestApacheOrder(t *testing.T) {
 	users := filepath.Join(dir, "etc/users")
 	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
 
-	e, err := a.apacheEdits(layout, users, 1, false)
+	var e *apacheEdits
+	err := errors.New("no port below 1024")
+	for port := 1; err != nil && port < 1024; port++ { // the first that is free
+		e, err = a.apacheEdits(layout, users, port, false)
+	}
 	if err != nil {
-		t.Skip("port 1 is not free: ", err)
+		t.Fatal(err)
 	}
 	if strings.Contains(string(e.conf.after), `DocumentRoot "`+filepath.Dir(users)) {
 		t.Errorf("the directory of the password is served:\n%s", e.conf.after)
