@@ -157,7 +157,7 @@ func ask(socket, content string, argv ...string) (*wire.Reply, error) {
 		return nil, err
 	}
 	defer message.Close()
-	return wire.Ask(socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: argv, Dir: "/"}, message, 30*time.Second)
+	return wire.Ask(socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: argv}, message, 30*time.Second)
 }
 
 // limit sets messages/hour of the server.

@@ -63,7 +63,7 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		envelope.Addresses = request.To
 	}
 	m := quota.Message{
-		Origin:     s.originOf(peer, origin.Claims{Dir: request.Dir, Env: env, PHPScript: envelope.PHPScript}),
+		Origin:     s.originOf(peer, origin.Claims{Env: env, PHPScript: envelope.PHPScript}),
 		Sender:     envelope.Sender,
 		Recipients: envelope.Recipients,
 		Size:       size,

@@ -156,7 +156,7 @@ func TestFind(t *testing.T) {
 		{"fpm, the only pool", Claims{PHPScript: "1001:mail.php"},
 			[]hop{h.fpm(), in(h.dir+"/home/web", h.program("php-fpm8.2", alice, "php-fpm: pool bob1")), sh("-c", next), sendmail},
 			Origin{Kind: PHPFPM, KindProof: System, Site: system("a.example"), Script: claim(h.dir + "/home/web/mail.php")}},
-		{"fpm, one of two pools", Claims{Dir: h.dir + "/home/web", PHPScript: "1001:mail.php"},
+		{"fpm, one of two pools", Claims{PHPScript: "1001:mail.php"},
 			[]hop{h.fpm(), in("/", h.program("php-fpm8.2", bob, "php-fpm: pool bob2")), sendmail},
 			Origin{UID: bob, Kind: PHPFPM, KindProof: System, Site: claim("bob2"), Script: claim("mail.php")}},
 		{"fpm, another's pool", Claims{}, []hop{h.fpm(), h.program("php-fpm8.2", bob, "php-fpm: pool a.example"), sendmail},

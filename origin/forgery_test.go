@@ -40,7 +40,7 @@ func TestForgeries(t *testing.T) {
 		{Args: []string{"/usr/sbin/CRON"}, UID: alice, Login: fmt.Sprint(bob)},
 	}
 	claims := Claims{
-		Dir: "/etc", PHPScript: "54322:passwd",
+		PHPScript: "54322:passwd",
 		Env: map[string]string{"SCRIPT_FILENAME": "/home/bob/x.php", "HTTP_HOST": "bob.example",
 			"TRIGGER_UNIT": "backup.timer", "SUDO_USER": "bob", "DOCUMENT_ROOT": "/home/bob"},
 	}

@@ -143,12 +143,12 @@ func TestInterpreters(t *testing.T) {
 	h := newHost(t)
 	dir := h.dir + "/home/alice/real"
 	lines := map[string]string{
-		"x.pl":  `system("$ENV{` + selfVar + `}")`,
-		"x.py":  "import os, subprocess\nsubprocess.run([os.environ['" + selfVar + "']])\n",
-		"x.sh":  next,
-		"s.pl":  "#!/usr/bin/perl -w\nsystem(\"$ENV{" + selfVar + "}\")",
-		"s.py":  "#!/usr/bin/env -S python3 -u\nimport os, subprocess\nsubprocess.run([os.environ['" + selfVar + "']])\n",
-		"s.sh":  "#!/bin/sh -e\n" + next,
+		"x.pl": `system("$ENV{` + selfVar + `}")`,
+		"x.py": "import os, subprocess\nsubprocess.run([os.environ['" + selfVar + "']])\n",
+		"x.sh": next,
+		"s.pl": "#!/usr/bin/perl -w\nsystem(\"$ENV{" + selfVar + "}\")",
+		"s.py": "#!/usr/bin/env -S python3 -u\nimport os, subprocess\nsubprocess.run([os.environ['" + selfVar + "']])\n",
+		"s.sh": "#!/bin/sh -e\n" + next,
 	}
 	for name, text := range lines {
 		write(t, dir+"/"+name, text, 0o755, alice)

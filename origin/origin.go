@@ -81,7 +81,7 @@
 // php-cgi, or the file that PHP has open, or SCRIPT_FILENAME, or the name that PHP's
 // mail() wrote into the header, in the working directory of the PHP process if a
 // file of that name is there, and without a directory if not. The directory is the
-// one that the kernel shows: the one in the request would let a caller ask the
+// one that the kernel shows: one that the caller names would let him ask the
 // daemon, which may read all, for files in directories closed to him. Of a caller
 // who has lost his chain the file that he has inherited from PHP is taken. The
 // header's name is Include where it is not the script's. The virtual host in the
@@ -253,7 +253,6 @@ func (o *Origin) Facts() iter.Seq2[string, *Fact] {
 // Claims is what the caller itself says: the hints of the wire request and the
 // header of the message. All of it can be forged.
 type Claims struct {
-	Dir       string            // working directory of the wrapper; not used, the kernel's word counts
 	Env       map[string]string // SCRIPT_FILENAME and the like, see wire.HintNames
 	PHPScript string            // value of the X-PHP-Originating-Script field: "UID:BASENAME"
 }

@@ -14,7 +14,6 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 	b = append(b, byte(r.Op))
 	b = appendString(b, r.Profile)
 	b = appendList(b, r.Argv)
-	b = appendString(b, r.Dir)
 	b = appendList(b, r.Hints)
 	b = appendBool(b, r.Truncated)
 	b = appendString(b, r.Sender)
@@ -86,7 +85,7 @@ func frameLength(header []byte, max int) (int, error) {
 func decodeRequest(body []byte) (*Request, error) {
 	d := decoder{rest: body}
 	d.version()
-	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Dir: d.string(), Hints: d.list()}
+	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Hints: d.list()}
 	r.Truncated, r.Sender, r.Recipients, r.To = d.bool(), d.string(), d.count(), d.list()
 	d.end()
 	if d.err == nil && len(r.To) > MaxTo {

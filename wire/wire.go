@@ -39,7 +39,6 @@ type Request struct {
 	Op        Op
 	Profile   string   // sendmail profile of this host: "postfix"
 	Argv      []string // with argv[0]
-	Dir       string   // working directory
 	Hints     []string // NAME=VALUE, names of HintNames only
 	Truncated bool     // the message was longer than max-message-size
 

@@ -16,7 +16,7 @@ import (
 )
 
 var submit = &Request{Op: OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-t", "", "a\xffb"},
-	Dir: "/home/alice", Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}}
+	Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}}
 
 func TestRoundTrip(t *testing.T) {
 	frame, err := submit.AppendFrame(nil)

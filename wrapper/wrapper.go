@@ -144,13 +144,7 @@ func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File)
 }
 
 func request(config *Config, argv []string) *wire.Request {
-	// The directory is only a claim of the caller's, so no error stops a mail.
-	buf := make([]byte, unix.PathMax)
-	dir := ""
-	if n, err := unix.Getcwd(buf); err == nil && n > 0 {
-		dir = string(buf[:n-1])
-	}
-	r := &wire.Request{Op: wire.OpSubmit, Profile: config.Profile.Name, Argv: argv, Dir: dir}
+	r := &wire.Request{Op: wire.OpSubmit, Profile: config.Profile.Name, Argv: argv}
 	for _, name := range wire.HintNames {
 		if value, ok := os.LookupEnv(name); ok {
 			r.Hints = append(r.Hints, name+"="+value[:min(len(value), unix.PathMax)])

@@ -294,7 +294,7 @@ func TestAccepted(t *testing.T) {
 		t.Error("the daemon saw other bytes")
 	}
 	a.request.Argv[4] = "" // checked above, bytes of no UTF-8
-	want := &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"send-mail", "-t", "-i", "", "", "--", "-x"}, Dir: "/", Hints: []string{"HTTP_HOST=alice.example"}}
+	want := &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"send-mail", "-t", "-i", "", "", "--", "-x"}, Hints: []string{"HTTP_HOST=alice.example"}}
 	if diff := cmp.Diff(want, a.request); diff != "" {
 		t.Error(diff)
 	}

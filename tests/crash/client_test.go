@@ -117,7 +117,7 @@ func callSendmail(h *host, message *os.File, sender string, recipients int) (ans
 	for i := range recipients {
 		argv = append(argv, fmt.Sprintf("r%d@x.example", i))
 	}
-	reply, err := wire.Ask(h.socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: argv, Dir: "/"}, message, askTimeout)
+	reply, err := wire.Ask(h.socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: argv}, message, askTimeout)
 	if err != nil {
 		return none, ""
 	}
