@@ -256,8 +256,9 @@ func sh(args ...string) hop {
 // self starts the next hop, and "true" keeps the shell from becoming it.
 const next = `"$` + selfVar + `"; true`
 
-// listen makes a socket that everybody may connect to.
-func listen(t testing.TB) *net.UnixListener {
+// dirForAll makes a directory that everybody may enter, which is not so of
+// T.TempDir's.
+func dirForAll(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "origin")
 	if err == nil {
@@ -267,6 +268,13 @@ func listen(t testing.TB) *net.UnixListener {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// listen makes a socket that everybody may connect to.
+func listen(t testing.TB) *net.UnixListener {
+	t.Helper()
+	dir := dirForAll(t)
 	path := filepath.Join(dir, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err == nil {

@@ -244,14 +244,7 @@ func TestFPMRequest(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			// A host of its own: alice has two pools, so that the title alone claims.
-			dir, err := os.MkdirTemp("", "origin")
-			if err == nil {
-				err = os.Chmod(dir, 0o755)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { os.RemoveAll(dir) })
+			dir := dirForAll(t)
 			write(t, dir+"/etc/passwd", "root:x:0:0::/:/\nalice:x:54321:1::/:/\n", 0o644, 0)
 			conf := dir + "/fpm.conf"
 			write(t, conf, "[s.example]\nuser=alice\nchroot=/jail\nlisten="+dir+"/$pool\npm.status_path=/status\npm.status_listen="+dir+

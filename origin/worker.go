@@ -103,10 +103,16 @@ const awaitTime = 20 * time.Millisecond
 // own: for its end, in wait4(2) or waitid(2) with its pid (pclose, proc_close, and
 // so mail()), or at the other end of a pipe of it.
 func (p *process) awaits(child *process) bool {
-	fds := p.fds()
+	var fds []int
 	for end := time.Now().Add(awaitTime); ; time.Sleep(200 * time.Microsecond) {
 		doing := p.read("syscall", 256, maxSmall)
-		if waitsForPID(doing, child.pid) || p.feeds(child, fds) {
+		if waitsForPID(doing, child.pid) { // as with mail(), nearly always at once
+			return true
+		}
+		if fds == nil {
+			fds = p.fds()
+		}
+		if p.feeds(child, fds) {
 			return true
 		}
 		if !bytes.HasPrefix(doing, []byte("running")) || time.Now().After(end) {
