@@ -34,6 +34,8 @@ type fpmPool struct {
 	statusListen string // the same
 	statusPath   string
 	chroot       string
+
+	whole Pool // if it is kept
 }
 
 // setting returns where a setting of that name goes, nil for one that is not wanted.
@@ -61,6 +63,7 @@ type fpmConfig struct {
 	byName  map[string]int // index
 	current int            // of the pool whose section is open, -1 in [global]
 	files   int
+	keepAll bool // in fpmPool.whole
 
 	// read returns a file, and glob the files of a pattern, sorted.
 	read func(path string) (string, error)
@@ -77,13 +80,15 @@ func (c *fpmConfig) load(path string, depth int) error {
 	if err != nil {
 		return fmt.Errorf("read configuration %s of php-fpm: %w", path, err)
 	}
+	number := 0
 	for line := range strings.Lines(text) {
+		number++
 		key, value, section := parseIniLine(line)
 		switch {
 		case section && strings.EqualFold(key, "global"):
 			c.current = -1
 		case section:
-			c.open(key)
+			c.open(key, path, number)
 		case key == "include":
 			if !filepath.IsAbs(value) {
 				return fmt.Errorf("configuration %s of php-fpm: include %q is relative to a prefix that is not known", path, value)
@@ -98,15 +103,20 @@ func (c *fpmConfig) load(path string, depth int) error {
 				}
 			}
 		case c.current >= 0:
-			if pool := &c.pools[c.current]; pool.setting(key) != nil {
-				*pool.setting(key) = strings.ReplaceAll(value, "$pool", pool.name)
+			pool := &c.pools[c.current]
+			value = strings.ReplaceAll(value, "$pool", pool.name)
+			if to := pool.setting(key); to != nil {
+				*to = value
+			}
+			if c.keepAll && key != "" {
+				pool.whole.Options[key] = value
 			}
 		}
 	}
 	return nil
 }
 
-func (c *fpmConfig) open(name string) {
+func (c *fpmConfig) open(name, file string, line int) {
 	at, known := c.byName[name]
 	if !known {
 		if c.byName == nil {
@@ -114,7 +124,11 @@ func (c *fpmConfig) open(name string) {
 		}
 		at = len(c.pools)
 		c.byName[name] = at
-		c.pools = append(c.pools, fpmPool{name: name})
+		pool := fpmPool{name: name}
+		if c.keepAll {
+			pool.whole = Pool{name, file, line, make(map[string]string)}
+		}
+		c.pools = append(c.pools, pool)
 	}
 	c.current = at
 }
