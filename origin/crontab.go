@@ -163,8 +163,16 @@ func unescapePercent(s string, backslashes bool) string {
 type crontabs struct {
 	root string // before every path; "" but in tests
 
-	mu    sync.Mutex
-	files map[string]*crontabFile
+	mu      sync.Mutex
+	files   map[string]*crontabFile
+	listing cronListing
+}
+
+// cronListing is what the directory of the system's crontabs held when it had that
+// change time.
+type cronListing struct {
+	changed time.Time
+	paths   []string
 }
 
 type crontabFile struct {
@@ -245,22 +253,32 @@ func (c *crontabs) systemFiles(newest time.Time) (paths []string, steady bool) {
 	if err != nil {
 		return paths, false
 	}
-	steady = changeTime(st).Before(newest)
+	changed := changeTime(st)
+	c.mu.Lock()
+	known := c.listing
+	c.mu.Unlock()
+	if known.changed.Equal(changed) {
+		return known.paths, changed.Before(newest)
+	}
 	dir, err := os.Open(c.root + systemCronDir)
 	if err != nil {
 		return paths, false
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(maxCronFiles)
-	if err != nil && err != io.EOF || len(names) == maxCronFiles {
-		steady = false
-	}
 	for _, name := range names {
 		if name[0] != '.' && name[0] != '#' && !strings.HasSuffix(name, "~") {
 			paths = append(paths, filepath.Join(systemCronDir, name))
 		}
 	}
-	return paths, steady
+	if err != nil && err != io.EOF || len(names) == maxCronFiles || !changed.Before(newest) {
+		return paths, false
+	}
+	// It has not changed for some time, so that another change has another time.
+	c.mu.Lock()
+	c.listing = cronListing{changed, paths}
+	c.mu.Unlock()
+	return paths, true
 }
 
 // file returns a crontab, parsed again if it has changed.

@@ -327,10 +327,10 @@ func (s *scanner) endField() {
 	switch s.current {
 	case recipientField:
 		s.count(&s.plain)
-		s.plainNames.add(string(s.value))
+		s.plainNames.add(string(s.value[:min(len(s.value), maxNamed+1)]))
 	case resentField:
 		s.count(&s.resent)
-		s.resentNames.add(string(s.value))
+		s.resentNames.add(string(s.value[:min(len(s.value), maxNamed+1)]))
 	case phpField:
 		keepFirst(&e.PHPScript, s.value)
 	case messageIDField:
