@@ -36,11 +36,18 @@ func serviceOf(root string, users *userTable, p *process) service {
 	// Two give up root for a uid of their own now and then, and keep the right to
 	// take it back: atd (atd.c, PRIV_START), and local(8) and pipe(8) of Postfix
 	// (set_eugid.c), which are 0 in the real and saved uid then.
-	own := map[service]string{atService: "daemon", mailService: "postfix"}[s]
+	var own string
+	switch s {
+	case noService:
+		return noService
+	case atService:
+		own = "daemon"
+	case mailService:
+		own = "postfix"
+	}
 	uid, known := users.lookup(own)
 	switch {
-	case s == noService,
-		!p.uids.all(func(u uint32) bool { return u == 0 || known && u == uid }),
+	case !p.uids.all(func(u uint32) bool { return u == 0 || known && u == uid }),
 		s == fpmService && !strings.HasPrefix(title(p.cmdline()), fpmMasterTitle):
 		return noService
 	}

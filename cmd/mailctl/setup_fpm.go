@@ -58,9 +58,9 @@ func (o *setupOptions) flags(c *cobra.Command) {
 func (a *app) fpmCommand() *cobra.Command {
 	var o setupOptions
 	c := &cobra.Command{
-		Use: "fpm", Short: "let PHP-FPM tell mailquotad which request is served", Args: cobra.NoArgs,
+		Use: "fpm", Short: "let PHP-FPM tell mailquotad which script it runs", Args: cobra.NoArgs,
 		Long: "fpm gives each pool of each PHP-FPM of this host, from PHP 8.0 on, a status page on a socket of its own, below " + fpmDir + ",\n" +
-			"which only mailquotad can reach: so the script, URI, method and client of a request that sends mail are known, and sure.\n" +
+			"which only mailquotad can reach: that proves which script and which pool sent a mail (docs/origin.md).\n" +
 			"It writes two marked lines into each pool's own file, tests the configuration before and after, and reloads PHP-FPM.\n" +
 			"A pool that has a pm.status_listen keeps it. Where a panel writes the files of pools, put what --print says into its template.",
 		Example: "  mailctl setup fpm --dry-run\n  mailctl setup fpm\n  mailctl setup fpm --remove",

@@ -91,7 +91,7 @@ func fpmState(masters []*fpmMaster, reach func(socket string) error) (problems, 
 		problems = append(problems, fmt.Sprintf("mailquotad cannot reach the status of %d pools of php-fpm: %s: mailctl setup fpm says of each", shut, first))
 	}
 	if silent > 0 {
-		hints = append(hints, fmt.Sprintf("%d pools of php-fpm do not tell the request that sends mail: mailctl setup fpm", silent))
+		hints = append(hints, fmt.Sprintf("%d pools of php-fpm do not tell which script they run: mailctl setup fpm", silent))
 	}
 	return problems, hints
 }
