@@ -274,7 +274,7 @@ func TestDeadlock(t *testing.T) {
 	b.waitForLock(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := other.Exec(ctx, `UPDATE plan SET exempt = true WHERE name = 'default'`)
+		_, err := other.Exec(ctx, `UPDATE plan SET mode = 'off' WHERE name = 'default'`)
 		done <- err
 	}()
 	b.wait(t, `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)`, other.PgConn().PID())

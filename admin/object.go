@@ -52,7 +52,7 @@ type User struct {
 
 // Plans lists the plans, or the one of a name.
 func (a *Admin) Plans(ctx context.Context, name string) ([]Plan, error) {
-	return list[Plan](ctx, a, quota.Object{Class: quota.Plan, Name: name}, `SELECT p.name, p.exempt,
+	return list[Plan](ctx, a, quota.Object{Class: quota.Plan, Name: name}, `SELECT p.name, coalesce(p.mode = 'off', false),
   (SELECT count(*) FROM subscription s WHERE s.plan_id = p.id AND s.removed_at IS NULL)
   FROM plan p WHERE p.removed_at IS NULL AND ($1 = '' OR p.name = $1) ORDER BY p.name`)
 }
@@ -111,7 +111,7 @@ func (a *Admin) AddPlan(ctx context.Context, name string, exempt bool) error {
 		return err
 	}
 	return a.change(ctx, "plan add", o, func(tx pgx.Tx) (string, string, error) {
-		_, err := tx.Exec(ctx, `INSERT INTO plan (name, exempt) VALUES ($1, $2)`, name, exempt)
+		_, err := tx.Exec(ctx, `INSERT INTO plan (name, mode) VALUES ($1, CASE WHEN $2 THEN 'off' END)`, name, exempt)
 		return "", exemption(exempt), err
 	})
 }
@@ -143,9 +143,9 @@ func (a *Admin) SetPlan(ctx context.Context, name string, newName *string, exemp
 func (a *Admin) setExempt(ctx context.Context, plan quota.Object, id quota.ID, exempt bool) error {
 	return a.change(ctx, "plan set", plan, func(tx pgx.Tx) (string, string, error) {
 		var was bool
-		err := tx.QueryRow(ctx, `SELECT exempt FROM plan WHERE id = $1 FOR UPDATE`, id).Scan(&was)
+		err := tx.QueryRow(ctx, `SELECT coalesce(mode = 'off', false) FROM plan WHERE id = $1 FOR UPDATE`, id).Scan(&was)
 		if err == nil {
-			_, err = tx.Exec(ctx, `UPDATE plan SET exempt = $2 WHERE id = $1`, id, exempt)
+			_, err = tx.Exec(ctx, `UPDATE plan SET mode = CASE WHEN $2 THEN 'off' END WHERE id = $1`, id, exempt)
 		}
 		return exemption(was), exemption(exempt), err
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -105,6 +106,7 @@ func (s *Server) policyAction(request *policy.Request) (action policy.Action, te
 		Recipients: max(request.Recipients, 1),
 		Size:       request.Size,
 	}
+	m.Client, _ = netip.ParseAddr(request.ClientAddress) // zero for "unknown"
 	decision, err := s.decision(&m)
 	if err != nil {
 		s.counts.unavailable.Add(1)
@@ -133,9 +135,5 @@ func (s *Server) logMailbox(m *quota.Message, request *policy.Request, d *quota.
 	}
 	e = e.Str("queue_id", request.QueueID).Str("client", request.ClientAddress).
 		Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
-	if d.Refusal != nil {
-		e.Str("decision", "refused").Str("refused_by", d.Refusal.By()).Msg("message")
-		return
-	}
-	e.Str("decision", "accepted").Msg("message")
+	logOutcome(e, d)
 }

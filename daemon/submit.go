@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/origin"
 	"sendmail-wrapper/quota"
@@ -145,6 +147,9 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 
 // decide puts a message through the queue, and logs what became of it.
 func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.Reply {
+	if o := &m.Origin; o.Client.Proof >= origin.System {
+		m.Client, _ = netip.ParseAddr(o.Client.Value) // zero where it is none
+	}
 	if o := &m.Origin; !s.config().RecordRequests {
 		o.Method, o.URI, o.Client = origin.Fact{}, origin.Fact{}, origin.Fact{}
 	}
@@ -231,11 +236,19 @@ func (s *Server) logDecision(m *quota.Message, d *quota.Decision, took time.Dura
 		e = e.Str("message_id", m.Details.MessageID)
 	}
 	e = e.Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
-	if d.Refusal != nil {
+	logOutcome(e, d)
+}
+
+// logOutcome ends the line of a message.
+func logOutcome(e *zerolog.Event, d *quota.Decision) {
+	switch {
+	case d.Refusal != nil:
 		e.Str("decision", "refused").Str("refused_by", d.Refusal.By()).Msg("message")
-		return
+	case d.Observed != nil:
+		e.Str("decision", "observed").Str("refused_by", d.Observed.By()).Msg("message")
+	default:
+		e.Str("decision", "accepted").Msg("message")
 	}
-	e.Str("decision", "accepted").Msg("message")
 }
 
 // usage tells a user what he has sent, and nobody else.

@@ -23,6 +23,6 @@ var MakePartitions = (*Store).makePartitions
 // IsRemembered tells whether whom a message is charged to is known without the
 // database.
 func IsRemembered(s *Store, m *Message) bool {
-	_, routes := s.memory.begin([]routeKey{s.keyOf(m)})
+	_, routes, _ := s.memory.begin([]routeKey{s.keyOf(m)})
 	return routes[0] != nil
 }

@@ -2,13 +2,15 @@ package quota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// plansSQL: what applies to who is made under plans of these names.
+const plansSQL = `SELECT id, name, coalesce(mode, (SELECT mode FROM server), 'enforce') FROM plan WHERE name = ANY($1) AND removed_at IS NULL`
 
 // Heartbeat says that this host is there, and asks what is needed to share the
 // limits with others, and with those whom nobody knows, while the database is
@@ -25,11 +27,17 @@ func (s *Store) Heartbeat(ctx context.Context) error {
 	batch.Queue(`UPDATE host SET last_seen = clock_timestamp() WHERE id = $1`, hostID)
 	batch.Queue(`SELECT count(*) FROM host WHERE last_seen > clock_timestamp() - interval '7 days'`).QueryRow(func(row pgx.Row) error { return row.Scan(&hosts) })
 	batch.Queue(epochSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&now, &epoch) })
-	batch.Queue(`SELECT id FROM plan WHERE name = $1 AND removed_at IS NULL`, DefaultPlan).QueryRow(func(row pgx.Row) error {
-		if err := row.Scan(&plan); !errors.Is(err, pgx.ErrNoRows) {
-			return err
-		}
-		return nil
+	modes := map[string]Mode{}
+	batch.Queue(plansSQL, []string{DefaultPlan, SystemPlan}).Query(func(rows pgx.Rows) error {
+		var id ID
+		var name, mode string
+		_, err := pgx.ForEachRow(rows, []any{&id, &name, &mode}, func() error {
+			if modes[name] = modeOf(mode); name == DefaultPlan {
+				plan = id
+			}
+			return nil
+		})
+		return err
 	})
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("say that this host is there: %w", err)
@@ -45,17 +53,33 @@ func (s *Store) Heartbeat(ctx context.Context) error {
 	if err := scanBounds(rows, func(id ID, b Bounds) { strange[id.Class()] = b }); err != nil {
 		return fmt.Errorf("read default limits: %w", err)
 	}
-	s.memory.beat(now, epoch, hosts, strange)
+	s.memory.beat(now, epoch, hosts, strange, modes)
 	return nil
+}
+
+// refreshRules reads the rules anew, if they may have changed.
+func (s *Store) refreshRules(ctx context.Context) error {
+	term, _, holds := s.memory.begin(nil)
+	if holds != nil {
+		return nil
+	}
+	holds, err := s.readRoutes(ctx, 0, nil, nil)
+	if err == nil {
+		s.memory.learnRules(holds, term)
+	}
+	return err
 }
 
 // refreshChunk bounds how many objects are read at a time.
 const refreshChunk = 2000
 
-// Refresh reads anew what is remembered of accounts, as far as it may have
-// changed. Together with Heartbeat once a minute it makes the last knowledge not
+// Refresh reads anew what is remembered of accounts and exceptions, as far as it
+// may have changed. Together with Heartbeat once a minute it makes the last knowledge not
 // older than that.
 func (s *Store) Refresh(ctx context.Context) error {
+	if err := s.refreshRules(ctx); err != nil {
+		return fmt.Errorf("refresh what is remembered: %w", err)
+	}
 	for {
 		term, old := s.memory.outdated(refreshChunk)
 		if len(old) == 0 {
@@ -123,16 +147,17 @@ UNION ALL (SELECT 0, address FROM mailbox WHERE removed_at IS NULL ORDER BY id D
 		return fmt.Errorf("list users and mailboxes: %w", err)
 	}
 	for some := range slices.Chunk(keys[:min(len(keys), room)], refreshChunk) {
-		term, routes := s.memory.begin(some)
+		term, routes, holds := s.memory.begin(some)
 		read := map[routeKey]*route{}
 		for i, k := range some {
 			if routes[i] == nil {
 				read[k] = nil
 			}
 		}
-		if err := s.readRoutes(ctx, hostID, read); err != nil {
+		if holds, err = s.readRoutes(ctx, hostID, read, holds); err != nil {
 			return err
 		}
+		s.memory.learnRules(holds, term)
 		s.memory.acquaint(read, term)
 	}
 	return s.Refresh(ctx)

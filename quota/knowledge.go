@@ -24,6 +24,7 @@ type knowledgeHead struct {
 	Offset  time.Duration // of the database's clock to this host's
 	Hosts   int64
 	Strange map[Class]Bounds
+	Modes   map[string]Mode `json:",omitzero"`
 }
 
 type knowledgeLine struct {
@@ -31,6 +32,8 @@ type knowledgeLine struct {
 	Route   *route    `json:",omitzero"`
 	ID      ID        `json:",omitzero"`
 	Account *known    `json:",omitzero"`
+	// An exception. The mode of the server alone is needed by nobody.
+	Exception *Exception `json:",omitzero"`
 }
 
 // knowledgePage is how many are looked at with the memory locked.
@@ -70,11 +73,17 @@ func syncDir(path string) error {
 
 func (m *memory) encode(e *json.Encoder, number uint64) error {
 	m.mu.Lock()
-	head := knowledgeHead{number, m.seen.Sub(m.seenAt), m.hosts, m.strange} // strange is never changed, only replaced
-	keys, ids := m.routes.Keys(), m.accounts.Keys()                         // oldest first, as they are read again
+	head := knowledgeHead{number, m.seen.Sub(m.seenAt), m.hosts, m.strange, m.modes} // maps are never changed, only replaced
+	keys, ids := m.routes.Keys(), m.accounts.Keys()                                  // oldest first, as they are read again
 	m.mu.Unlock()
 	if err := e.Encode(head); err != nil {
 		return err
+	}
+	exceptions := m.lastRules().exceptions
+	for i := range exceptions {
+		if err := e.Encode(knowledgeLine{Exception: &exceptions[i]}); err != nil {
+			return err
+		}
 	}
 	for page := range slices.Chunk(keys, knowledgePage) {
 		for _, line := range m.routeLines(page) {
@@ -140,7 +149,12 @@ func (m *memory) read(path string, isExact func(number uint64) (bool, error)) er
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hosts, m.strange, m.seenAt = max(head.Hosts, 1), head.Strange, time.Now()
+	if head.Modes != nil {
+		m.modes = head.Modes
+	}
 	m.seen = m.seenAt.Round(0).UTC().Add(head.Offset)
+	var exceptions []Exception
+	defer func() { m.rules = newRules(Enforce, exceptions) }()
 	for {
 		var line knowledgeLine
 		err := d.Decode(&line)
@@ -150,7 +164,12 @@ func (m *memory) read(path string, isExact func(number uint64) (bool, error)) er
 		case err != nil:
 			return fmt.Errorf("%s: %w: %w", path, errBroken, err)
 		case line.Route != nil && line.Key != nil:
+			if line.Route.Exempt {
+				line.Route.Mode, line.Route.Exempt = Off, false
+			}
 			m.addRoute(*line.Key, line.Route)
+		case line.Exception != nil:
+			exceptions = append(exceptions, *line.Exception)
 		case line.Account != nil:
 			line.Account.Stale = line.Account.Stale || !exact
 			m.accounts.Add(line.ID, line.Account)

@@ -17,6 +17,9 @@ import (
 // whole. To drop one needs a moment in which nobody reads its table; mail waits
 // behind it for a tenth of a second at most, a few times. If there was no such
 // moment, the error names who read; another try an hour later costs nothing.
+//
+// Exceptions that have ended, events that are closed and notices that were sent go
+// after retentionDays, too.
 func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) error {
 	now, err := s.clock(ctx)
 	if err != nil {
@@ -31,7 +34,38 @@ func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) er
 	}
 	return errors.Join(
 		s.dropPartitions(ctx, "details", `SELECT drop_details($1::date)`, now.AddDate(0, 0, -detailsDays)),
-		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, now.AddDate(0, 0, -retentionDays)))
+		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, now.AddDate(0, 0, -retentionDays)),
+		s.deleteEnded(ctx, now.AddDate(0, 0, -retentionDays)))
+}
+
+// deletePortion is how many rows one transaction deletes.
+const deletePortion = 1000
+
+// endedSQL selects what is over since before a time. It is asked for first: already
+// the attempt to delete an exception makes all daemons forget what they remember.
+var endedSQL = []struct{ selects, deletes string }{
+	{`SELECT id FROM exception WHERE until < $1 ORDER BY id LIMIT $2`, `DELETE FROM exception WHERE id = ANY($1)`},
+	{`SELECT id FROM notice WHERE sent_at < $1 ORDER BY id LIMIT $2`, `DELETE FROM notice WHERE id = ANY($1)`},
+	{`SELECT id FROM event WHERE closed_at < $1 ORDER BY id LIMIT $2`, `DELETE FROM event WHERE id = ANY($1)`},
+}
+
+func (s *Store) deleteEnded(ctx context.Context, before time.Time) error {
+	for _, ended := range endedSQL {
+		for {
+			rows, _ := s.pool.Query(ctx, ended.selects, before, deletePortion) // the error is the rows', too
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+			if err == nil && len(ids) > 0 {
+				_, err = s.pool.Exec(ctx, ended.deletes, ids)
+			}
+			if err != nil {
+				return fmt.Errorf("delete what has ended before %s: %w", before.Format(time.DateOnly), err)
+			}
+			if len(ids) < deletePortion {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Store) clock(ctx context.Context) (now time.Time, err error) {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -26,7 +27,10 @@ type memory struct {
 	accounts *simplelru.LRU[ID, *known]
 	parents  *simplelru.LRU[Object, []target] // domains and subscriptions, as they stand in routes, with what is above them
 	unread   map[ID]Object                    // to be read as soon as possible: nothing is known of them yet
+	rules    *rules                           // nil: never read
+	ruled    int64                            // term of rules
 	strange  map[Class]Bounds                 // limits of an object that nobody knows, under the plan "default"
+	modes    map[string]Mode                  // of such an object, under the plans "default" and "system"
 	hosts    int64                            // that use this database, this one among them
 	seen     time.Time                        // the database's clock, when last read
 	seenAt   time.Time                        // this host's clock at that moment
@@ -43,7 +47,7 @@ type known struct {
 }
 
 func newMemory() *memory {
-	m := &memory{epoch: -1, term: 1, hosts: 1, unread: map[ID]Object{}, strange: map[Class]Bounds{}}
+	m := &memory{epoch: -1, term: 1, hosts: 1, unread: map[ID]Object{}, strange: map[Class]Bounds{}, modes: map[string]Mode{SystemPlan: Off}}
 	var err error
 	if m.routes, err = simplelru.NewLRU[routeKey, *route](maxRoutes, nil); err == nil {
 		m.accounts, err = simplelru.NewLRU[ID, *known](maxAccounts, nil)
@@ -58,8 +62,8 @@ func newMemory() *memory {
 }
 
 // begin returns the term, and for each key its route if it is remembered and
-// current.
-func (m *memory) begin(keys []routeKey) (term int64, routes []*route) {
+// current, as are the rules.
+func (m *memory) begin(keys []routeKey) (term int64, routes []*route, holds *rules) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	routes = make([]*route, len(keys))
@@ -68,7 +72,36 @@ func (m *memory) begin(keys []routeKey) (term int64, routes []*route) {
 			routes[i] = r
 		}
 	}
-	return m.term, routes
+	if m.ruled == m.term {
+		holds = m.rules
+	}
+	return m.term, routes, holds
+}
+
+// learnRules takes rules that were read while a term began or lasted.
+func (m *memory) learnRules(holds *rules, term int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rules == nil || term >= m.ruled {
+		m.rules, m.ruled = holds, term
+	}
+}
+
+// lastRules are the rules as last seen.
+func (m *memory) lastRules() *rules {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rules == nil {
+		return &rules{}
+	}
+	return m.rules
+}
+
+// strangeMode is the mode of who is not known, by the plan that he would come under.
+func (m *memory) strangeMode(plan string) Mode {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cmp.Or(m.modes[plan], Enforce)
 }
 
 // learnRoutes takes routes that were read while a term began or lasted.
@@ -222,7 +255,10 @@ func (m *memory) acquaint(routes map[routeKey]*route, term int64) {
 func (m *memory) account(t target, percent int) (*Account, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a := &Account{Object: t.Object, Exempt: t.Exempt}
+	a := &Account{ID: t.ID, Object: t.Object, Exempt: t.Exempt}
+	if m.rules != nil && t.ID != 0 {
+		a.raises = m.rules.raises[t.ID]
+	}
 	k, ok := m.accounts.Peek(t.ID)
 	if ok {
 		a.Bounds = k.Bounds
@@ -243,11 +279,11 @@ func (m *memory) account(t target, percent int) (*Account, error) {
 }
 
 // beat takes what a heartbeat has found.
-func (m *memory) beat(now time.Time, epoch, hosts int64, strange map[Class]Bounds) {
+func (m *memory) beat(now time.Time, epoch, hosts int64, strange map[Class]Bounds, modes map[string]Mode) {
 	m.current(epoch)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hosts, m.strange = max(hosts, 1), strange
+	m.hosts, m.strange, m.modes = max(hosts, 1), strange, modes
 	m.seen, m.seenAt = now, time.Now()
 	if !m.accounts.Contains(ServerID) {
 		m.unread[ServerID] = Object{Class: Server}

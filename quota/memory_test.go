@@ -8,8 +8,8 @@ func TestLearnLate(t *testing.T) {
 	routes := []*route{{Targets: []target{{ID: 7}}}}
 	m := newMemory()
 	term := m.current(1)
-	m.learn(&ledger{term: term, folios: newLedger(routes, term).folios})
-	l, err := m.recall(routes, term)
+	m.learn(&ledger{term: term, folios: newLedger(routes, &rules{}, term).folios})
+	l, err := m.recall(routes, &rules{}, term)
 	if err != nil || l == nil {
 		t.Fatalf("%v, %v", l, err)
 	}
@@ -17,10 +17,10 @@ func TestLearnLate(t *testing.T) {
 		t.Fatal("another epoch is the same")
 	}
 	m.learn(l)
-	if missing := m.bounds(newLedger(routes, m.term)); len(missing) != 1 {
+	if missing := m.bounds(newLedger(routes, &rules{}, m.term)); len(missing) != 1 {
 		t.Error("limits of the term before are current")
 	}
-	if l, err := m.recall(routes, term+1); err != nil || l != nil {
+	if l, err := m.recall(routes, &rules{}, term+1); err != nil || l != nil {
 		t.Errorf("remembered: %v, %v", l, err)
 	}
 }

@@ -3,6 +3,7 @@ package quota
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,14 +13,17 @@ import (
 
 // Message is one message that somebody wants to send.
 type Message struct {
-	ID         uuid.UUID // version 7; a message that comes twice with one ID is charged once
-	Origin     origin.Origin
-	Mailbox    string  // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
-	Sender     string  // envelope sender, "" for the null sender
-	Recipients int     // envelope recipients, ≥ 1
-	Size       int64   // bytes
-	Details    Details `json:",omitzero"`
-	Forbidden  string  // not empty: refused whatever the limits, for this reason
+	ID      uuid.UUID // version 7; a message that comes twice with one ID is charged once
+	Origin  origin.Origin
+	Mailbox string // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
+	// Client is the address of the SMTP client, or of a web client that is proved: for
+	// white lists, and kept nowhere.
+	Client     netip.Addr `json:"-"`
+	Sender     string     // envelope sender, "" for the null sender
+	Recipients int        // envelope recipients, ≥ 1
+	Size       int64      // bytes
+	Details    Details    `json:",omitzero"`
+	Forbidden  string     // not empty: refused whatever the limits, for this reason
 }
 
 // Details are what is kept of a message's own text, for reports and traces: all
@@ -54,13 +58,26 @@ func (m *Message) cost() Cost { return Cost{Messages: 1, Recipients: int64(m.Rec
 type Decision struct {
 	At           time.Time // by the database's clock
 	Refusal      *Refusal  // nil: accepted and charged
+	Observed     *Refusal  `json:",omitzero"` // accepted by mode observe: why it would have been refused
+	Spent        []Spent   `json:",omitzero"` // of Grants
+	Events       []Event   `json:"-"`         // that it brought about
 	Subscription string    // whom it was charged to, for the log
 	Domain       string    // "" where no domain is known
 }
 
+// priceOf is what the Grant of an account gave for the message.
+func (d *Decision) priceOf(o Object) (price Cost) {
+	for i := range d.Spent {
+		if d.Spent[i].Object == o {
+			price = d.Spent[i].Price
+		}
+	}
+	return price
+}
+
 // Refusal says why a message was refused.
 type Refusal struct {
-	Object     Object // whose limit; zero where no limit but Message.Forbidden refused it
+	Object     Object // whose limit, or which is blocked; zero where neither, so Message.Forbidden or another block
 	Limit      Limit
 	Max        int64     // the limit's value
 	Used       int64     // used when the message came (RecipientsMessage: recipients of the message)
@@ -68,6 +85,7 @@ type Refusal struct {
 	FreeAt     time.Time // when the same message would pass, if nothing else is sent; zero: never
 	Away       bool      // refused by Grant, while the database is away
 	Grant      int64     // what this host grants of the limit meanwhile
+	Blocked    bool      `json:",omitzero"` // by an exception, as Reason says
 	Reason     string    // Message.Forbidden, or what the row of an earlier attempt says
 	Later      bool      // a limit refused it, as that row says, and FreeAt is not known
 }
@@ -86,16 +104,18 @@ func (r *Refusal) Exit(gateway bool) uint8 {
 // Code is how SMTP says it, reply code and status code (RFC 5321, 4.2; RFC 3463):
 // "452 4.7.1" where trying again later helps, "554 5.7.1" where it never does.
 func (r *Refusal) Code() string {
-	if r.Later || r.Object != (Object{}) && (r.Away || !r.FreeAt.IsZero()) {
+	if r.Later || r.byLimit() && (r.Away || !r.FreeAt.IsZero()) {
 		return "452 4.7.1"
 	}
 	return "554 5.7.1"
 }
 
+func (r *Refusal) byLimit() bool { return r.Object != (Object{}) && !r.Blocked }
+
 // By names what refused, as reports and logs show it: "subscription:alice
 // messages/hour", or the reason where no limit did.
 func (r *Refusal) By() string {
-	if r.Object == (Object{}) {
+	if !r.byLimit() {
 		return r.Reason
 	}
 	return r.Object.String() + " " + r.Limit.String()
@@ -106,16 +126,13 @@ var limitPhrases = [NumLimits]string{"messages per hour", "messages per day", "r
 // Text says in one line what the limit is, how much of it is used, and when it
 // is free again.
 func (r *Refusal) Text() string {
-	if r.Object == (Object{}) {
+	if !r.byLimit() {
 		return r.Reason
 	}
-	of := r.Object.Class.String()
-	if r.Object.Name != "" {
-		of += " " + r.Object.Name
-	}
+	of := r.Object.phrase()
 	limit := fmt.Sprintf("limit of %d %s of %s", r.Max, limitPhrases[r.Limit], of)
 	switch {
-	case r.Max == 0:
+	case r.Max == 0 && r.FreeAt.IsZero():
 		return fmt.Sprintf("%s may send no mail (%s)", of, limit)
 	case r.Limit == RecipientsMessage:
 		return fmt.Sprintf("%s: this message has %d; send it to fewer at a time", limit, r.Used)

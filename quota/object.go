@@ -53,6 +53,14 @@ func (o Object) String() string {
 	return o.Class.String() + ":" + o.Name
 }
 
+// phrase is how a sentence names an object.
+func (o Object) phrase() string {
+	if o.Name == "" {
+		return o.Class.String()
+	}
+	return o.Class.String() + " " + o.Name
+}
+
 // ParseObject reads the form that String returns. Domains and mailbox
 // addresses are folded to lower case. The error names the forms there are.
 func ParseObject(s string) (Object, error) {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,15 +45,12 @@ func (q *Queue) ready(o *outage) error {
 }
 
 // charge charges a message as it was decided.
-func (q *Queue) charge(o *outage, m *Message, d *Decision) error { return q.book(o, m, d, m.cost()) }
+func (q *Queue) charge(o *outage, m *Message, d *Decision) error { return q.book(o, m, d, 1) }
 
 // uncharge undoes that.
-func (q *Queue) uncharge(o *outage, m *Message, d *Decision) error {
-	c := m.cost()
-	return q.book(o, m, d, Cost{-c.Messages, -c.Recipients})
-}
+func (q *Queue) uncharge(o *outage, m *Message, d *Decision) error { return q.book(o, m, d, -1) }
 
-func (q *Queue) book(o *outage, m *Message, d *Decision, cost Cost) error {
+func (q *Queue) book(o *outage, m *Message, d *Decision, times int64) error {
 	if d.At.After(o.newest) {
 		o.newest = d.At
 	}
@@ -61,7 +59,7 @@ func (q *Queue) book(o *outage, m *Message, d *Decision, cost Cost) error {
 	}
 	accounts, err := q.accounts(o, q.store.lastRoute(m))
 	for _, a := range accounts {
-		a.charge(minuteAt(d.At), cost)
+		a.charge(minuteAt(d.At), m.cost().times(times), d.priceOf(a.Object).times(times))
 	}
 	return err
 }
@@ -154,15 +152,11 @@ func (q *Queue) journalBatch(o *outage, b *batch) ([]Decision, error) {
 }
 
 func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now time.Time) error {
-	if m.Forbidden != "" {
-		*d = Decision{At: now, Refusal: &Refusal{Reason: m.Forbidden}}
-		return nil
-	}
 	accounts, err := q.accounts(o, r)
 	if err != nil {
 		return err
 	}
-	d.At, d.Refusal = Decide(accounts, m.cost(), r.Exempt, now)
+	*d = q.store.memory.lastRules().decide(m, r, accounts, q.store.warn.Load(), now)
 	if d.At.After(o.newest) {
 		o.newest = d.At
 	}
@@ -178,17 +172,18 @@ func (s *Store) lastRoute(m *Message) *route {
 	switch {
 	case r == nil && k.Mailbox != "":
 		above, _ := s.memory.above(Object{Domain, domainOf(k.Mailbox)})
-		return &route{Domain: domainOf(k.Mailbox), Targets: append([]target{{Object: Object{Mailbox, k.Mailbox}}}, above...)}
+		mode := cmp.Or(above[0].Mode, s.memory.strangeMode(DefaultPlan))
+		return &route{Domain: domainOf(k.Mailbox), Mode: mode, Targets: append([]target{{Object: Object{Mailbox, k.Mailbox}}}, above...)}
 	case r == nil:
 		name := text(m.Origin.User)
 		above, _ := s.memory.above(Object{Subscription, name})
-		r = &route{Subscription: name, Exempt: s.isSystem(m.Origin.UID), Targets: append([]target{{Object: Object{User, name}}}, above...)}
+		r = &route{Subscription: name, Mode: cmp.Or(above[0].Mode, s.memory.strangeMode(s.planOf(m.Origin.UID))), Targets: append([]target{{Object: Object{User, name}}}, above...)}
 	}
 	if k.VirtualHost && r.Domain != k.Site {
 		if above, known := s.memory.above(Object{Domain, k.Site}); known {
 			user := r.Targets[0]
-			user.Exempt = r.Exempt
-			return &route{Domain: k.Site, Subscription: above[1].Object.Name, Targets: append([]target{user}, above...)}
+			user.Exempt = r.Mode != Enforce
+			return &route{Domain: k.Site, Subscription: above[1].Object.Name, Mode: above[0].Mode, Targets: append([]target{user}, above...)}
 		}
 	}
 	return r

@@ -56,8 +56,8 @@ func (v *versions) take() int64 {
 }
 
 // recall returns the accounts of routes as remembered, nil if one is not.
-func (m *memory) recall(routes []*route, term int64) (*ledger, error) {
-	l := newLedger(routes, term)
+func (m *memory) recall(routes []*route, holds *rules, term int64) (*ledger, error) {
+	l := newLedger(routes, holds, term)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.term != term {
@@ -81,16 +81,16 @@ func (m *memory) recall(routes []*route, term int64) (*ledger, error) {
 
 // tryRemembered decides a batch by memory. The error is errForeign if it has to
 // be decided with locks.
-func (s *Store) tryRemembered(ctx context.Context, b *batch, routes []*route, term int64, hostID int32) ([]Decision, error) {
+func (s *Store) tryRemembered(ctx context.Context, b *batch, routes []*route, holds *rules, term int64, hostID int32) ([]Decision, error) {
 	if s.caution > 0 {
 		s.caution--
 		return nil, errForeign
 	}
-	l, err := s.memory.recall(routes, term)
+	l, err := s.memory.recall(routes, holds, term)
 	if err != nil || l == nil {
 		return nil, errors.Join(err, errForeign)
 	}
-	decisions := l.decide(b, routes)
+	decisions := l.decide(b, routes, s.warn.Load())
 	if err := l.encode(); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ type target struct {
 	ID     ID
 	Plan   ID // whose defaults apply to it, 0 for the server
 	Object Object
-	Exempt bool `json:",omitzero"` // counted, whatever its own limits are: a system user's plan says so
+	Mode   Mode `json:",omitzero"` // of a message of which it is the nearest object; not known of the server
+	Exempt bool `json:",omitzero"` // counted, whatever its own limits are: a web server's user of his own mode
 }
 
 // route says whom a message is charged to. It is never changed once it is
@@ -34,7 +35,8 @@ type target struct {
 type route struct {
 	Targets              []target // nearest first, the server last
 	Subscription, Domain string
-	Exempt               bool
+	Mode                 Mode
+	Exempt               bool   `json:",omitzero"` // in a file of before there were modes: Mode is Off
 	AnyScript            bool   `json:",omitzero"` // the script does not matter: with any other the route is the same
 	user                 string // login name that the database has for the uid
 	term                 int64
@@ -85,10 +87,17 @@ func (s *Store) keyOf(m *Message) routeKey {
 //
 // The script is of no matter where the site names the domain, there are not two to
 // choose from, or none has a document root.
-const userSQL = `SELECT k.n, u.id, u.name, q.id, q.exempt, s.id, s.name, p.id, p.exempt, d.id, d.name,
+//
+// Of modes (see Mode) there is one for each object: the user's own way, that of the
+// domain and that of the subscription.
+const userSQL = `SELECT k.n, u.id, u.name, q.id, s.id, s.name, p.id, d.id, d.name,
        coalesce(d.name = k.site, false)
          OR NOT EXISTS (SELECT FROM domain r WHERE r.subscription_id = s.id AND r.removed_at IS NULL AND r.document_root IS NOT NULL)
-         OR (SELECT count(*) FROM (SELECT FROM domain r WHERE r.subscription_id = s.id AND r.removed_at IS NULL LIMIT 2) two) = 1
+         OR (SELECT count(*) FROM (SELECT FROM domain r WHERE r.subscription_id = s.id AND r.removed_at IS NULL LIMIT 2) two) = 1,
+       v.id IS NOT NULL,
+       coalesce(u.mode, CASE WHEN v.id IS NULL THEN d.mode END, o.mode, q.mode, (SELECT mode FROM server), 'enforce'),
+       coalesce(d.mode, s.mode, p.mode, (SELECT mode FROM server), 'enforce'),
+       coalesce(s.mode, p.mode, (SELECT mode FROM server), 'enforce')
   FROM unnest($2::bigint[], $3::text[], $4::text[], $5::boolean[]) WITH ORDINALITY k(uid, site, script, host, n)
   JOIN system_user u ON u.host_id = $1 AND u.uid = k.uid AND u.removed_at IS NULL
   JOIN subscription o ON o.id = u.subscription_id
@@ -97,7 +106,7 @@ const userSQL = `SELECT k.n, u.id, u.name, q.id, q.exempt, s.id, s.name, p.id, p
   JOIN subscription s ON s.id = coalesce(v.subscription_id, u.subscription_id)
   JOIN plan p ON p.id = s.plan_id
   LEFT JOIN LATERAL (
-    SELECT c.id, c.name
+    SELECT c.id, c.name, c.mode
       FROM domain c
      WHERE c.subscription_id = s.id AND c.removed_at IS NULL
        AND (c.name = k.site
@@ -108,7 +117,10 @@ const userSQL = `SELECT k.n, u.id, u.name, q.id, q.exempt, s.id, s.name, p.id, p
 
 // mailboxSQL: a message of a mailbox belongs to its domain and subscription. One
 // that is not known yet may have a domain that is.
-const mailboxSQL = `SELECT k.n, m.id, d.id, d.name, s.id, s.name, p.id, p.exempt
+const mailboxSQL = `SELECT k.n, m.id, d.id, d.name, s.id, s.name, p.id,
+       coalesce(m.mode, d.mode, s.mode, p.mode, (SELECT mode FROM server), 'enforce'),
+       coalesce(d.mode, s.mode, p.mode, (SELECT mode FROM server), 'enforce'),
+       coalesce(s.mode, p.mode, (SELECT mode FROM server), 'enforce')
   FROM unnest($1::text[]) WITH ORDINALITY k(address, n)
   LEFT JOIN mailbox m ON m.address = k.address AND m.removed_at IS NULL
   JOIN domain d ON d.id = coalesce(m.domain_id, (SELECT b.id FROM domain b WHERE b.name = substring(k.address FROM '[^@]*$') AND b.removed_at IS NULL))
@@ -133,16 +145,17 @@ func (e *unknownError) Error() string {
 var serverTarget = target{ID: ServerID, Object: Object{Class: Server}}
 
 // routes finds whom each message is charged to: from memory, or, if fresh, all
-// anew from the database; and the term in which they hold. The error is an
-// *unknownError where somebody must be made first.
-func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fresh bool) (routes []*route, term int64, err error) {
+// anew from the database; what holds besides, and the term of both. The error is
+// an *unknownError where somebody must be made first.
+func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fresh bool) (routes []*route, holds *rules, term int64, err error) {
 	keys := make([]routeKey, len(messages))
 	for i := range messages {
 		keys[i] = s.keyOf(&messages[i])
 	}
-	term, routes = s.memory.begin(keys)
+	term, routes, holds = s.memory.begin(keys)
 	if fresh {
 		clear(routes)
+		holds = nil
 	}
 	read := map[routeKey]*route{}
 	for i, k := range keys {
@@ -150,10 +163,11 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 			read[k] = nil
 		}
 	}
-	if len(read) > 0 {
-		if err := s.readRoutes(ctx, hostID, read); err != nil {
-			return nil, 0, err
+	if len(read) > 0 || holds == nil {
+		if holds, err = s.readRoutes(ctx, hostID, read, holds); err != nil {
+			return nil, nil, 0, err
 		}
+		s.memory.learnRules(holds, term)
 		for _, r := range read {
 			if r != nil {
 				r.term = term
@@ -176,7 +190,7 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 		}
 	}
 	if len(unknown.users)+len(unknown.mailboxes) > 0 {
-		return nil, 0, unknown
+		return nil, nil, 0, unknown
 	}
 	// A user can have any number of scripts, and each would take the place of
 	// somebody else: remembered is only what holds for all of them.
@@ -189,12 +203,12 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 		}
 	}
 	s.memory.learnRoutes(read)
-	return routes, term, nil
+	return routes, holds, term, nil
 }
 
 // readRoutes fills in the routes of keys; nil is left where somebody is not
-// known yet.
-func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]*route) error {
+// known yet. It reads the rules in the same trip, if there are none.
+func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]*route, holds *rules) (*rules, error) {
 	var users, boxes []routeKey
 	for k := range read {
 		if k.Mailbox == "" {
@@ -205,6 +219,9 @@ func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]
 		}
 	}
 	batch := &pgx.Batch{}
+	if holds == nil {
+		queueRules(batch, func(r *rules) { holds = r })
+	}
 	if len(users) > 0 {
 		uids, sites, scripts, hosts := make([]int64, len(users)), make([]string, len(users)), make([]string, len(users)), make([]bool, len(users))
 		for i, k := range users {
@@ -224,9 +241,14 @@ func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]
 		})
 	}
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("find subscriptions: %w", err)
+		return nil, fmt.Errorf("find subscriptions: %w", err)
 	}
-	return nil
+	for _, k := range boxes {
+		if r := read[k]; r != nil && len(r.Targets) == 1 {
+			r.Mode = holds.mode
+		}
+	}
+	return holds, nil
 }
 
 func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
@@ -235,16 +257,21 @@ func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
 	var domain *ID
 	var userName, subscriptionName string
 	var domainName *string
-	var userExempt, exempt, anyScript bool
-	into := []any{&n, &user, &userName, &userPlan, &userExempt, &subscription, &subscriptionName, &plan, &exempt, &domain, &domainName, &anyScript}
+	var anyScript, virtualHost bool
+	var userMode, domainMode, subscriptionMode string
+	into := []any{&n, &user, &userName, &userPlan, &subscription, &subscriptionName, &plan, &domain, &domainName, &anyScript, &virtualHost,
+		&userMode, &domainMode, &subscriptionMode}
 	_, err := pgx.ForEachRow(rows, into, func() error {
-		r := &route{Subscription: subscriptionName, Exempt: exempt, AnyScript: anyScript, user: userName,
-			Targets: []target{{ID: user, Plan: userPlan, Object: Object{User, userName}, Exempt: userExempt}}}
+		r := &route{Subscription: subscriptionName, Mode: modeOf(userMode), AnyScript: anyScript, user: userName,
+			Targets: []target{{ID: user, Plan: userPlan, Object: Object{User, userName}, Mode: modeOf(userMode)}}}
+		if virtualHost {
+			r.Mode, r.Targets[0].Exempt = modeOf(domainMode), modeOf(userMode) != Enforce
+		}
 		if domain != nil {
 			r.Domain = *domainName
-			r.Targets = append(r.Targets, target{ID: *domain, Plan: plan, Object: Object{Domain, *domainName}})
+			r.Targets = append(r.Targets, target{ID: *domain, Plan: plan, Object: Object{Domain, *domainName}, Mode: modeOf(domainMode)})
 		}
-		r.Targets = append(r.Targets, target{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}}, serverTarget)
+		r.Targets = append(r.Targets, target{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}, Mode: modeOf(subscriptionMode)}, serverTarget)
 		found(n, r)
 		return nil
 	})
@@ -256,16 +283,17 @@ func scanMailboxes(rows pgx.Rows, addresses []string, found func(n int64, r *rou
 	var mailbox *ID
 	var domain, subscription, plan ID
 	var domainName, subscriptionName string
-	var exempt bool
-	_, err := pgx.ForEachRow(rows, []any{&n, &mailbox, &domain, &domainName, &subscription, &subscriptionName, &plan, &exempt}, func() error {
+	var mailboxMode, domainMode, subscriptionMode string
+	into := []any{&n, &mailbox, &domain, &domainName, &subscription, &subscriptionName, &plan, &mailboxMode, &domainMode, &subscriptionMode}
+	_, err := pgx.ForEachRow(rows, into, func() error {
 		if mailbox == nil {
 			found(n, nil)
 			return nil
 		}
-		found(n, &route{Subscription: subscriptionName, Domain: domainName, Exempt: exempt, Targets: []target{
-			{ID: *mailbox, Plan: plan, Object: Object{Mailbox, addresses[n-1]}},
-			{ID: domain, Plan: plan, Object: Object{Domain, domainName}},
-			{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}},
+		found(n, &route{Subscription: subscriptionName, Domain: domainName, Mode: modeOf(mailboxMode), Targets: []target{
+			{ID: *mailbox, Plan: plan, Object: Object{Mailbox, addresses[n-1]}, Mode: modeOf(mailboxMode)},
+			{ID: domain, Plan: plan, Object: Object{Domain, domainName}, Mode: modeOf(domainMode)},
+			{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}, Mode: modeOf(subscriptionMode)},
 			serverTarget,
 		}})
 		return nil
@@ -294,8 +322,13 @@ func (s *Store) ensureMailbox(ctx context.Context, address string) error {
 // nameless tells whether a uid had no login name: then its old name stays.
 func nameless(o *origin.Origin) bool { return o.User == fmt.Sprintf("#%d", o.UID) }
 
-// isSystem tells whether a uid comes under the plan "system" at first.
-func (s *Store) isSystem(uid uint32) bool { return uid < s.firstUserUID || uid == nobody }
+// planOf is the plan under which a uid comes at first.
+func (s *Store) planOf(uid uint32) string {
+	if uid < s.firstUserUID || uid == nobody {
+		return SystemPlan
+	}
+	return DefaultPlan
+}
 
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
@@ -331,12 +364,8 @@ func (s *Store) EnsureUser(ctx context.Context, uid uint32, name string) (user, 
 		if err != nil || known {
 			return err
 		}
-		plan := DefaultPlan
-		if s.isSystem(uid) {
-			plan = SystemPlan
-		}
 		created = true
-		return createUser(ctx, tx, hostID, uid, text(name), plan, &user, &subscription)
+		return createUser(ctx, tx, hostID, uid, text(name), s.planOf(uid), &user, &subscription)
 	})
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("register system user %s (uid %d): %w", name, uid, err)

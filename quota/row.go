@@ -13,6 +13,7 @@ import (
 const (
 	rowAccepted = 1
 	rowRefused  = 2
+	rowObserved = 3 // accepted, and would have been refused
 )
 
 // insertSQL writes many rows with set-returning functions in the select list,
@@ -99,10 +100,20 @@ func (c *messageRows) add(m *Message, r *route, d *Decision) {
 	c.site = append(c.site, text(o.Site.Value))
 
 	decision, object, limit, why := rowAccepted, ID(0), int16(-1), ""
-	if d.Refusal != nil {
-		decision, why = rowRefused, d.Refusal.Text()
-		if class := d.Refusal.Object.Class; class != 0 {
-			object, limit = of[class], int16(d.Refusal.Limit)
+	refusal := d.Refusal
+	switch {
+	case refusal != nil:
+		decision = rowRefused
+	case d.Observed != nil:
+		decision, refusal = rowObserved, d.Observed
+	}
+	if refusal != nil {
+		why = refusal.Text()
+		if class := refusal.Object.Class; class != 0 {
+			object = of[class]
+		}
+		if refusal.byLimit() {
+			limit = int16(refusal.Limit)
 		}
 	}
 	c.decision = append(c.decision, int16(decision))

@@ -13,17 +13,31 @@ import (
 
 // ObjectUsage is what an object may send and has sent.
 type ObjectUsage struct {
-	Object string                `json:"object"`
-	Limits map[string]LimitUsage `json:"limits"` // by Limit.String()
+	Object     string                `json:"object"`
+	Mode       string                `json:"mode"`                 // what its limits do: see Mode
+	ModeFrom   string                `json:"mode_from"`            // class of the object on which that is set; "" if nobody set it
+	Limits     map[string]LimitUsage `json:"limits"`               // by Limit.String()
+	Exceptions []ObjectException     `json:"exceptions,omitempty"` // that hold now, of the object itself
+	Grants     *Grant                `json:"grants,omitempty"`     // what is left of its one-off allowance
+}
+
+// ObjectException is an exception as it is shown with its object.
+type ObjectException struct {
+	ID    int64         `json:"id"`
+	Kind  ExceptionKind `json:"kind"`
+	Limit string        `json:"limit,omitempty"` // of a raise: Limit.String()
+	Value *int64        `json:"value,omitempty"` // of a raise; -1: unlimited
+	Until *time.Time    `json:"until"`           // null: until it is removed
+	Why   string        `json:"why,omitempty"`
 }
 
 // LimitUsage is one limit of an object and how much of it is used.
 type LimitUsage struct {
-	Limit  *int64     `json:"limit"`   // null: unlimited
-	Used   int64      `json:"used"`    // within the window; 0 for recipients/message
+	Limit  *int64     `json:"limit"`   // null: unlimited; while an exception raises it, its value
+	Used   int64      `json:"used"`    // within the window, less what was forgiven; 0 for recipients/message
 	Left   *int64     `json:"left"`    // null: unlimited; 0 also where more is used than a limit that was lowered
 	FreeAt *time.Time `json:"free_at"` // when one more fits; null: at once, or never (limit 0)
-	From   string     `json:"from"`    // class of the object on which the limit is set; "" if nobody set it
+	From   string     `json:"from"`    // class of the object on which the limit is set, or "exception"; "" if nobody set it
 }
 
 // Usage returns limits and usage of objects, in their order. Each must exist
@@ -120,6 +134,11 @@ func (s *Store) usage(ctx context.Context, targets []target) ([]ObjectUsage, err
 	}
 	var now time.Time
 	bounds, states := map[ID]Bounds{}, map[ID]*Usage{}
+	shown := make(map[ID]*ObjectUsage, len(targets))
+	for _, t := range targets {
+		shown[t.ID] = &ObjectUsage{Object: t.Object.String()}
+	}
+	raises := map[ID][]*Exception{}
 	batch := &pgx.Batch{}
 	batch.Queue(clockSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	batch.Queue(limitsSQL, ids, plans).Query(func(rows pgx.Rows) error {
@@ -128,18 +147,91 @@ func (s *Store) usage(ctx context.Context, targets []target) ([]ObjectUsage, err
 	batch.Queue(statesSQL, ids).Query(func(rows pgx.Rows) error {
 		return scanStates(rows, states)
 	})
+	batch.Queue(modesSQL, ids).Query(func(rows pgx.Rows) error {
+		return scanModes(rows, func(id ID, mode Mode, from string) { shown[id].Mode, shown[id].ModeFrom = string(mode), from })
+	})
+	batch.Queue(objectExceptionsSQL, ids).Query(func(rows pgx.Rows) error {
+		return scanObjectExceptions(rows, func(e *Exception, why string) {
+			shown[e.Object].Exceptions = append(shown[e.Object].Exceptions, e.shown(why))
+			if e.Kind == Raise {
+				raises[e.Object] = append(raises[e.Object], e)
+			}
+		})
+	})
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("read usage: %w", err)
 	}
 	var list []ObjectUsage
 	for _, t := range targets {
-		u := states[t.ID]
-		if u == nil {
-			u = &Usage{}
+		a, o := Account{Bounds: bounds[t.ID], raises: raises[t.ID]}, shown[t.ID]
+		if u := states[t.ID]; u != nil {
+			a.Usage = *u
 		}
-		list = append(list, ObjectUsage{Object: t.Object.String(), Limits: u.against(bounds[t.ID], max(minuteAt(now), u.newest()))})
+		o.Limits = a.limits(now)
+		if g := a.Usage.grantAt(now); g.Messages+g.Recipients > 0 {
+			o.Grants = &g
+		}
+		list = append(list, *o)
 	}
 	return list, nil
+}
+
+// modesSQL gives what is set for each of a list of objects, on itself and above, by
+// class.
+const modesSQL = `SELECT k.id, u.mode, m.mode, d.mode, s.mode, p.mode, (SELECT mode FROM server) FROM unnest($1::bigint[]) k(id)
+  LEFT JOIN system_user u ON u.id = k.id
+  LEFT JOIN mailbox m ON m.id = k.id
+  LEFT JOIN domain d ON d.id = coalesce(m.domain_id, k.id)
+  LEFT JOIN subscription s ON s.id = coalesce(u.subscription_id, d.subscription_id, k.id)
+  LEFT JOIN plan p ON p.id = s.plan_id`
+
+func scanModes(rows pgx.Rows, found func(id ID, mode Mode, from string)) error {
+	var id ID
+	var set [Server + 1]*string
+	into := []any{&id}
+	for c := User; c <= Server; c++ {
+		into = append(into, &set[c])
+	}
+	_, err := pgx.ForEachRow(rows, into, func() error {
+		mode, from := Enforce, ""
+		for c := User; c <= Server; c++ {
+			if set[c] != nil {
+				mode, from = modeOf(*set[c]), c.String()
+				break
+			}
+		}
+		found(id, mode, from)
+		return nil
+	})
+	return err
+}
+
+const objectExceptionsSQL = `SELECT id, kind, object_id, coalesce(limit_no, 0), coalesce(value, 0), until, coalesce(why, '') FROM exception
+ WHERE object_id = ANY($1::bigint[]) AND (until IS NULL OR until > clock_timestamp()) ORDER BY id`
+
+func scanObjectExceptions(rows pgx.Rows, found func(e *Exception, why string)) error {
+	var e Exception
+	var limit int16
+	var until *time.Time
+	var why string
+	_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Kind, &e.Object, &limit, &e.Value, &until, &why}, func() error {
+		one := e
+		one.Limit, one.Until = Limit(limit), deref(until).UTC()
+		found(&one, why)
+		return nil
+	})
+	return err
+}
+
+func (e *Exception) shown(why string) ObjectException {
+	o := ObjectException{ID: e.ID, Kind: e.Kind, Why: why}
+	if e.Kind == Raise {
+		o.Limit, o.Value = e.Limit.String(), &e.Value
+	}
+	if !e.Until.IsZero() {
+		o.Until = &e.Until
+	}
+	return o
 }
 
 func scanStates(rows pgx.Rows, states map[ID]*Usage) error {
@@ -173,20 +265,26 @@ func (s *Store) plansOf(ctx context.Context, ids []ID) ([]ID, error) {
 	return plans, err
 }
 
-// against compares usage with limits at a minute.
-func (u *Usage) against(b Bounds, minute int64) map[string]LimitUsage {
+// limits compares what an account has used with its limits, at a time.
+func (a *Account) limits(now time.Time) map[string]LimitUsage {
+	minute := max(minuteAt(now), a.Usage.newest())
 	limits := map[string]LimitUsage{}
 	for l := range Limit(NumLimits) {
-		v := LimitUsage{Used: u.used(l, minute)}
-		if b[l].From != 0 {
-			v.From = b[l].From.String()
+		v := LimitUsage{Used: a.Usage.used(l, minute)}
+		if from := a.Bounds[l].From; from != 0 {
+			v.From = from.String()
 		}
-		if bound := b[l].Max; bound != Unlimited {
+		bound, raised := a.bound(l, now)
+		if raised {
+			v.From = "exception"
+		}
+		if bound != Unlimited {
 			left := max(bound-v.Used, 0)
 			v.Limit, v.Left = &bound, &left
 			if left == 0 && bound > 0 {
-				free := u.freeAt(l, minute, 1, bound)
-				v.FreeAt = &free
+				if free := a.freeAt(l, 1, minute, now); !free.IsZero() {
+					v.FreeAt = &free
+				}
 			}
 		}
 		limits[l.String()] = v
@@ -274,7 +372,7 @@ func compare(counters map[ID][]byte, events map[ID][NumLimits]int64, minute int6
 			return nil, fmt.Errorf("usage row %d: %w", id, err)
 		}
 		for l := range RecipientsMessage {
-			if counter, event := u.used(l, minute), events[id][l]; counter != event {
+			if counter, event := u.counted(l, minute), events[id][l]; counter != event {
 				found[id] = append(found[id], Mismatch{Object{Class: id.Class()}, l, counter, event})
 			}
 		}
@@ -321,7 +419,7 @@ func sumEvents(ctx context.Context, tx pgx.Tx, minute int64) (map[ID][NumLimits]
 	rows, err := tx.Query(ctx, `WITH m AS (
        SELECT user_id, mailbox_id, domain_id, subscription_id, count(*) FILTER (WHERE at >= $1) AS messages_hour, count(*) AS messages_day,
               coalesce(sum(recipients) FILTER (WHERE at >= $1), 0) AS recipients_hour, sum(recipients) AS recipients_day
-         FROM messages WHERE at >= $2 AND decision = 1
+         FROM messages WHERE at >= $2 AND decision IN (1, 3)
         GROUP BY user_id, mailbox_id, domain_id, subscription_id)
 SELECT o.id, sum(messages_hour)::bigint, sum(messages_day)::bigint, sum(recipients_hour)::bigint, sum(recipients_day)::bigint
   FROM m, LATERAL (VALUES (m.user_id), (m.mailbox_id), (m.domain_id), (m.subscription_id), (6::bigint << 40)) o(id)

@@ -26,6 +26,7 @@ type Store struct {
 	hostID       atomic.Int32 // 0: not asked yet
 	memory       *memory
 	remembered   atomic.Int64 // batches decided by memory
+	warn         atomic.Int64 // percent of a limit; 0: no EventWarned
 
 	deciding    sync.Mutex // holds for what follows
 	versions    versions
@@ -199,12 +200,12 @@ func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Deci
 	if err != nil {
 		return nil, err
 	}
-	routes, term, err := s.routes(ctx, hostID, b.messages, fresh)
+	routes, holds, term, err := s.routes(ctx, hostID, b.messages, fresh)
 	if err != nil {
 		return nil, err
 	}
 	if !fresh && !b.again {
-		decisions, err := s.tryRemembered(ctx, b, routes, term, hostID)
+		decisions, err := s.tryRemembered(ctx, b, routes, holds, term, hostID)
 		if !errors.Is(err, errForeign) {
 			return decisions, err
 		}
@@ -226,7 +227,7 @@ func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Deci
 			err = &faultError{err}
 		}
 	}()
-	l, err := s.lock(ctx, conn, routes, term, b, fresh)
+	l, err := s.lock(ctx, conn, routes, holds, term, b, fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Deci
 	for i := range l.folios {
 		l.folios[i].changed = b.again
 	}
-	decisions = l.decide(b, routes)
+	decisions = l.decide(b, routes, s.warn.Load())
 	if err := l.encode(); err != nil {
 		return nil, err
 	}
@@ -260,6 +261,7 @@ type ledger struct {
 	clock   time.Time // the database's, and
 	read    time.Time // this host's when it was read
 	epoch   int64
+	rules   *rules
 	term    int64   // of the limits
 	folios  []folio // in the order of their ids
 	ids     []int64 // the same, as pgx encodes them without reflection
@@ -278,13 +280,13 @@ type folio struct {
 	version int64  // the same of usage.version
 }
 
-func newLedger(routes []*route, term int64) *ledger {
-	l := &ledger{term: term, indexOf: make(map[ID]int, len(routes)+16)}
+func newLedger(routes []*route, holds *rules, term int64) *ledger {
+	l := &ledger{rules: holds, term: term, indexOf: make(map[ID]int, len(routes)+16)}
 	for _, r := range routes {
 		for _, t := range r.Targets {
 			if _, ok := l.indexOf[t.ID]; !ok {
 				l.indexOf[t.ID] = 0
-				l.folios = append(l.folios, folio{target: t, account: Account{Object: t.Object, Exempt: t.Exempt}})
+				l.folios = append(l.folios, folio{target: t, account: Account{ID: t.ID, Object: t.Object, Exempt: t.Exempt, raises: holds.raises[t.ID]}})
 			}
 		}
 	}
@@ -327,14 +329,14 @@ const (
   LEFT JOIN limits pln ON pln.owner_id = k.plan_id AND pln.class = k.id >> 40
   LEFT JOIN limits srv ON srv.owner_id = 6::bigint << 40 AND srv.class = k.id >> 40`
 
-	bookedSQL = `SELECT id, at, decision, refused_why FROM messages WHERE id = ANY($1::uuid[]) AND at > $2`
+	bookedSQL = `SELECT id, at, decision, refused_limit IS NOT NULL, refused_why FROM messages WHERE id = ANY($1::uuid[]) AND at > $2`
 )
 
 // lock opens the transaction. The order of its statements matters: the clock is
 // read once the rows are locked, the epoch after the messages have come, the
 // limits after the epoch.
-func (s *Store) lock(ctx context.Context, conn *pgxpool.Conn, routes []*route, term int64, b *batch, fresh bool) (*ledger, error) {
-	l := newLedger(routes, term)
+func (s *Store) lock(ctx context.Context, conn *pgxpool.Conn, routes []*route, holds *rules, term int64, b *batch, fresh bool) (*ledger, error) {
+	l := newLedger(routes, holds, term)
 	missing := l.ids
 	if !fresh {
 		missing = s.memory.bounds(l)
@@ -420,12 +422,18 @@ func (l *ledger) scanBooked(rows pgx.Rows) error {
 	var id uuid.UUID
 	var at time.Time
 	var decision int16
+	var byLimit bool
 	var why *string
 	l.booked = map[uuid.UUID]Decision{}
-	_, err := pgx.ForEachRow(rows, []any{&id, &at, &decision, &why}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &at, &decision, &byLimit, &why}, func() error {
 		d := Decision{At: at}
-		if decision == rowRefused && why != nil {
-			d.Refusal = &Refusal{Reason: *why}
+		if why != nil { // which is all that the row has of it
+			r := &Refusal{Reason: *why, Later: byLimit}
+			if decision == rowRefused {
+				d.Refusal = r
+			} else {
+				d.Observed = r
+			}
 		}
 		l.booked[id] = d
 		return nil
@@ -435,7 +443,7 @@ func (l *ledger) scanBooked(rows pgx.Rows) error {
 
 // decide goes through the batch in order of arrival. A message that came twice is
 // decided once.
-func (l *ledger) decide(b *batch, routes []*route) []Decision {
+func (l *ledger) decide(b *batch, routes []*route, warn int64) []Decision {
 	decisions := make([]Decision, len(b.messages))
 	first := make(map[uuid.UUID]int, len(b.messages))
 	for i := range b.messages {
@@ -445,16 +453,14 @@ func (l *ledger) decide(b *batch, routes []*route) []Decision {
 		switch {
 		case twice:
 			*d = decisions[was]
+			d.Events = nil
 			continue
 		case isBooked:
 			*d = booked
-			if d.Refusal != nil {
-				d.Refusal.Later = m.Forbidden == "" // all that the row has is the text
-			}
 		case b.decided != nil && b.decided[i] != nil:
 			*d = l.book(r, m, b.decided[i])
 		default:
-			*d = l.decideOne(m, r)
+			*d = l.decideOne(m, r, warn)
 		}
 		if !isBooked {
 			l.rows.add(m, r, d)
@@ -465,15 +471,12 @@ func (l *ledger) decide(b *batch, routes []*route) []Decision {
 	return decisions
 }
 
-func (l *ledger) decideOne(m *Message, r *route) (d Decision) {
-	if m.Forbidden != "" {
-		return Decision{At: l.now, Refusal: &Refusal{Reason: m.Forbidden}}
-	}
+func (l *ledger) decideOne(m *Message, r *route, warn int64) Decision {
 	accounts := make([]*Account, len(r.Targets))
 	for i, t := range r.Targets {
 		accounts[i] = &l.of(t.ID).account
 	}
-	d.At, d.Refusal = Decide(accounts, m.cost(), r.Exempt, l.now)
+	d := l.rules.decide(m, r, accounts, warn, l.now)
 	if d.Refusal == nil {
 		for _, t := range r.Targets {
 			l.of(t.ID).changed = true
@@ -486,13 +489,14 @@ func (l *ledger) decideOne(m *Message, r *route) (d Decision) {
 // clock that was ahead then, time would stand still for all until it comes.
 func (l *ledger) book(r *route, m *Message, decided *Decision) Decision {
 	d := *decided
+	d.Events = nil // whoever decided has told of them
 	if d.At.After(l.now) {
 		d.At = l.now
 	}
 	if d.Refusal == nil {
 		for _, t := range r.Targets {
 			f := l.of(t.ID)
-			f.account.charge(minuteAt(d.At), m.cost())
+			f.account.charge(minuteAt(d.At), m.cost(), d.priceOf(t.Object))
 			f.changed = true
 		}
 	}

@@ -1,8 +1,6 @@
 package quota
 
 import (
-	"encoding/binary"
-	"errors"
 	"slices"
 	"time"
 )
@@ -32,6 +30,8 @@ type Cost struct {
 
 func (c *Cost) add(d Cost) { c.Messages += d.Messages; c.Recipients += d.Recipients }
 
+func (c Cost) times(n int64) Cost { return Cost{c.Messages * n, c.Recipients * n} }
+
 // slot counts what was charged in one minute or quarter of an hour.
 type slot struct {
 	n int64 // number since 1970: Unix seconds / length
@@ -42,6 +42,7 @@ type slot struct {
 // slots, oldest first. The zero Usage is that of an object never charged.
 type Usage struct {
 	minutes, quarters []slot
+	waiver            *waiver // nil: all that was counted counts, and nothing more is granted
 }
 
 // minuteAt is the number of the minute in which t lies.
@@ -60,9 +61,16 @@ func (u *Usage) newest() int64 {
 // decided while the database was away; what would not count any more is left out.
 func (u *Usage) charge(minute int64, c Cost) {
 	newest := max(minute, u.newest())
-	u.minutes = chargeSlot(live(u.minutes, newest, minuteSlots), minute, newest-minuteSlots, c)
+	u.minutes, u.quarters = chargeWindows(u.minutes, u.quarters, minute, newest, c)
+	if u.waiver != nil {
+		u.waiver.age(newest)
+	}
+}
+
+func chargeWindows(minutes, quarters []slot, minute, newest int64, c Cost) (m, q []slot) {
+	m = chargeSlot(live(minutes, newest, minuteSlots), minute, newest-minuteSlots, c)
 	quarter, last := minute/minutesPerQuarter, newest/minutesPerQuarter
-	u.quarters = chargeSlot(live(u.quarters, last, quarterSlots), quarter, last-quarterSlots, c)
+	return m, chargeSlot(live(quarters, last, quarterSlots), quarter, last-quarterSlots, c)
 }
 
 func chargeSlot(slots []slot, n, gone int64, c Cost) []slot {
@@ -89,21 +97,35 @@ func live(slots []slot, now int64, span int64) []slot {
 	return slots
 }
 
-// used is what counts against a limit at a minute. RecipientsMessage has no
-// window: 0.
-func (u *Usage) used(l Limit, minute int64) (sum int64) {
-	for _, s := range u.window(l, minute) {
+// used is what counts against a limit at a minute: what was counted, less what
+// was forgiven. RecipientsMessage has no window: 0.
+func (u *Usage) used(l Limit, minute int64) int64 {
+	sum := u.counted(l, minute)
+	if u.waiver != nil {
+		sum -= sumOf(window(u.waiver.minutes, u.waiver.quarters, l, minute), l)
+	}
+	return sum
+}
+
+// counted is what was counted for a limit at a minute.
+func (u *Usage) counted(l Limit, minute int64) int64 {
+	return sumOf(window(u.minutes, u.quarters, l, minute), l)
+}
+
+func sumOf(slots []slot, l Limit) (sum int64) {
+	for _, s := range slots {
 		sum += s.of(l)
 	}
 	return sum
 }
 
-func (u *Usage) window(l Limit, minute int64) []slot {
+// window is the slots that a limit sums up at a minute.
+func window(minutes, quarters []slot, l Limit, minute int64) []slot {
 	switch l {
 	case MessagesHour, RecipientsHour:
-		return live(u.minutes, minute, minuteSlots)
+		return live(minutes, minute, minuteSlots)
 	case MessagesDay, RecipientsDay:
-		return live(u.quarters, minute/minutesPerQuarter, quarterSlots)
+		return live(quarters, minute/minutesPerQuarter, quarterSlots)
 	}
 	return nil
 }
@@ -128,85 +150,19 @@ func (u *Usage) freeAt(l Limit, minute, cost, max int64) time.Time {
 		span, seconds = quarterSlots, quarterSeconds
 	}
 	sum := u.used(l, minute)
-	for _, s := range u.window(l, minute) {
+	var forgiven []slot
+	if u.waiver != nil {
+		forgiven = window(u.waiver.minutes, u.waiver.quarters, l, minute)
+	}
+	for _, s := range window(u.minutes, u.quarters, l, minute) {
 		sum -= s.of(l)
+		if len(forgiven) > 0 && forgiven[0].n == s.n {
+			sum += forgiven[0].of(l)
+			forgiven = forgiven[1:]
+		}
 		if sum+cost <= max {
 			return time.Unix((s.n+span)*seconds, 0).UTC()
 		}
 	}
 	return time.Time{}
-}
-
-// AppendBinary appends what usage.state holds: the count of quarters, the
-// quarters oldest first, the minutes oldest first; a slot is its number less
-// the one before it, its messages, its recipients; all as uvarints. What
-// changes most stands last, which keeps PostgreSQL's log of an update short.
-func (u *Usage) AppendBinary(b []byte) ([]byte, error) {
-	b = binary.AppendUvarint(b, uint64(len(u.quarters)))
-	b = appendSlots(b, u.quarters)
-	return appendSlots(b, u.minutes), nil
-}
-
-func appendSlots(b []byte, slots []slot) []byte {
-	var last int64
-	for _, s := range slots {
-		b = binary.AppendUvarint(b, uint64(s.n-last))
-		b = binary.AppendUvarint(b, uint64(s.Messages))
-		b = binary.AppendUvarint(b, uint64(s.Recipients))
-		last = s.n
-	}
-	return b
-}
-
-var errState = errors.New("usage.state is not what AppendBinary writes")
-
-// UnmarshalBinary reads what AppendBinary wrote; an empty state is the zero
-// Usage. Anything else is an error.
-func (u *Usage) UnmarshalBinary(b []byte) error {
-	*u = Usage{}
-	if len(b) == 0 {
-		return nil
-	}
-	n, b, ok := takeUvarint(b)
-	if !ok || n > quarterSlots {
-		return errState
-	}
-	quarters, b, ok := takeSlots(b, int(n))
-	if !ok {
-		return errState
-	}
-	minutes, b, ok := takeSlots(b, minuteSlots)
-	if !ok || len(b) > 0 {
-		return errState
-	}
-	u.quarters, u.minutes = quarters, minutes
-	return nil
-}
-
-// takeSlots reads at most max slots, to the end of b if there are fewer.
-func takeSlots(b []byte, max int) (slots []slot, rest []byte, ok bool) {
-	var last int64
-	for ; max > 0 && len(b) > 0; max-- {
-		var delta, messages, recipients uint64
-		if delta, b, ok = takeUvarint(b); !ok || delta == 0 {
-			return nil, nil, false
-		}
-		if messages, b, ok = takeUvarint(b); !ok {
-			return nil, nil, false
-		}
-		if recipients, b, ok = takeUvarint(b); !ok {
-			return nil, nil, false
-		}
-		last += int64(delta)
-		slots = append(slots, slot{last, Cost{int64(messages), int64(recipients)}})
-	}
-	return slots, b, true
-}
-
-func takeUvarint(b []byte) (v uint64, rest []byte, ok bool) {
-	v, n := binary.Uvarint(b)
-	if n <= 0 || v > maxCount {
-		return 0, nil, false
-	}
-	return v, b[n:], true
 }

@@ -44,10 +44,11 @@ func TestNoWindowEverHoldsMore(t *testing.T) {
 			step := rapid.OneOf(rapid.Int64Range(-90, 600), rapid.SampledFrom([]int64{0, 0, 0, 3539, 3540, 3599, 3600, 3601, 3660, 86399, 86400, 87300})).Draw(t, "step")
 			now = now.Add(time.Duration(step) * time.Second)
 			cost := Cost{1, rapid.Int64Range(1, 6).Draw(t, "recipients")}
-			at, refusal := Decide([]*Account{a}, cost, false, now)
-			if refusal != nil {
+			d := Decide([]*Account{a}, cost, Enforce, 0, now)
+			if d.Refusal != nil {
 				continue
 			}
+			at := d.At
 			if at.Before(now) || len(events) > 0 && minuteAt(at) < minuteAt(events[len(events)-1].at) {
 				t.Fatalf("recorded at %v, decided at %v", at, now)
 			}
@@ -72,13 +73,12 @@ func TestFreeAt(t *testing.T) {
 		for range 60 {
 			now = now.Add(time.Duration(rapid.Int64Range(0, 4000).Draw(t, "step")) * time.Second)
 			cost := Cost{1, rapid.Int64Range(1, 6).Draw(t, "recipients")}
-			_, refusal := Decide(accounts, cost, false, now)
+			refusal := Decide(accounts, cost, Enforce, 0, now).Refusal
 			if refusal == nil {
 				continue
 			}
 			tried := func(at time.Time) *Refusal {
-				_, r := Decide(clone(t, accounts), cost, false, at)
-				return r
+				return Decide(clone(t, accounts), cost, Enforce, 0, at).Refusal
 			}
 			if refusal.FreeAt.IsZero() {
 				if tried(now.Add(1000*time.Hour)) == nil {
@@ -106,7 +106,7 @@ func drawBounds(t *rapid.T, of string) Bounds {
 
 func clone(t *rapid.T, accounts []*Account) (copies []*Account) {
 	for _, a := range accounts {
-		copies = append(copies, &Account{Object: a.Object, Bounds: a.Bounds, Usage: through(t, &a.Usage)})
+		copies = append(copies, &Account{ID: a.ID, Object: a.Object, Bounds: a.Bounds, Usage: through(t, &a.Usage), raises: a.raises})
 	}
 	return copies
 }
@@ -140,7 +140,7 @@ func TestDecideAsModel(t *testing.T) {
 		for range 80 {
 			now = now.Add(time.Duration(rapid.Int64Range(0, 5000).Draw(t, "step")) * time.Second)
 			cost := Cost{1, rapid.Int64Range(1, 6).Draw(t, "recipients")}
-			exempt := rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "exempt")
+			mode := rapid.SampledFrom([]Mode{Enforce, Enforce, Enforce, Off}).Draw(t, "mode")
 			want := true
 			for _, a := range accounts {
 				for l := range Limit(NumLimits) {
@@ -148,8 +148,8 @@ func TestDecideAsModel(t *testing.T) {
 				}
 			}
 			accounts = clone(t, accounts)
-			_, refusal := Decide(accounts, cost, exempt, now)
-			if (refusal == nil) != (want || exempt) {
+			refusal := Decide(accounts, cost, mode, 0, now).Refusal
+			if (refusal == nil) != (want || mode == Off) {
 				t.Fatalf("at %v: %+v, the model says %v", now, refusal, want)
 			}
 			if refusal == nil {
@@ -232,14 +232,14 @@ func TestWhichRefusal(t *testing.T) {
 	subscription := bounded(Object{Subscription, "s"}, MessagesDay, 1)
 	server := bounded(Object{Class: Server}, MessagesDay, 1)
 	accounts := []*Account{user, subscription, server}
-	if _, r := Decide(accounts, Cost{1, 1}, false, now); r != nil {
+	if r := Decide(accounts, Cost{1, 1}, Enforce, 0, now).Refusal; r != nil {
 		t.Fatal(r)
 	}
-	if _, r := Decide(accounts, Cost{1, 1}, false, now); r == nil || r.Object != subscription.Object {
+	if r := Decide(accounts, Cost{1, 1}, Enforce, 0, now).Refusal; r == nil || r.Object != subscription.Object {
 		t.Errorf("got %+v, want the subscription's day", r)
 	}
 	user.Bounds[RecipientsMessage].Max = 3
-	if _, r := Decide(accounts, Cost{1, 4}, false, now); r == nil || r.Limit != RecipientsMessage {
+	if r := Decide(accounts, Cost{1, 4}, Enforce, 0, now).Refusal; r == nil || r.Limit != RecipientsMessage {
 		t.Errorf("got %+v, want the limit under which it can never pass", r)
 	}
 }
@@ -255,6 +255,12 @@ func FuzzUnmarshalUsage(f *testing.F) {
 	f.Add(state)
 	f.Add([]byte{})
 	f.Add([]byte{97, 1, 1, 1})
+	u.forgiveAll()
+	u.waive().grant = Grant{Messages: 3, Recipients: 400, Until: time.Unix(2e9, 5000)}
+	if state, err = u.AppendBinary(nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(state)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var u Usage
 		if u.UnmarshalBinary(b) != nil || len(b) == 0 {
@@ -295,6 +301,6 @@ func BenchmarkDecide(b *testing.B) {
 	}
 	now := time.Unix(1_000_060*60, 0)
 	for b.Loop() {
-		Decide(accounts, Cost{1, 1}, false, now)
+		Decide(accounts, Cost{1, 1}, Enforce, 80, now)
 	}
 }

@@ -16,7 +16,7 @@ func TestEpoch(t *testing.T) {
 		{`INSERT INTO host (name) VALUES ('host1')`, "0"},
 		{`UPDATE host SET last_seen = now()`, "0"},
 		{`INSERT INTO plan (name) VALUES ('gold'), ('lead')`, "0"},
-		{`UPDATE plan SET exempt = true WHERE name IN ('gold', 'lead')`, "1"},
+		{`UPDATE plan SET mode = 'off' WHERE name IN ('gold', 'lead')`, "1"},
 		{`DELETE FROM plan WHERE name = 'lead'`, "2"},
 		{`INSERT INTO subscription (plan_id, name) SELECT id, s FROM plan, (VALUES ('acme'), ('rival')) v (s) WHERE plan.name = 'gold'`, "2"},
 		{`UPDATE subscription SET name = name || '2'`, "3"},

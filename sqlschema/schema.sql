@@ -32,35 +32,43 @@ COMMENT ON COLUMN host.first_seen IS 'when its daemon first connected';
 COMMENT ON COLUMN host.last_seen IS 'when its daemon last said that it runs, once a minute; NULL: never; while the database is away, the hosts seen lately share what is left of a limit';
 
 CREATE TABLE server (
-  id bigint NOT NULL DEFAULT (6::bigint << 40),
+  id   bigint NOT NULL DEFAULT (6::bigint << 40),
+  mode text,
   CONSTRAINT server_pkey PRIMARY KEY (id),
-  CONSTRAINT server_is_one CHECK (id = (6::bigint << 40))
+  CONSTRAINT server_is_one CHECK (id = (6::bigint << 40)),
+  CONSTRAINT server_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
-COMMENT ON TABLE server IS 'the one object above all: everything that leaves any host';
+COMMENT ON TABLE  server IS 'the one object above all: everything that leaves any host';
+COMMENT ON COLUMN server.mode IS 'what its limits and those of all below do: enforce refuses, observe lets all through and records what it would have refused, off only counts; NULL: enforce. The nearest one set on the way from user or mailbox, domain, subscription and plan to the server holds for a message';
 
 CREATE TABLE plan (
   id         bigint      NOT NULL DEFAULT (5::bigint << 40 | nextval('object_number')),
   removed_at timestamptz,
-  exempt     boolean     NOT NULL DEFAULT false,
   name       text        NOT NULL,
-  CONSTRAINT plan_pkey PRIMARY KEY (id)
+  mode       text,
+  CONSTRAINT plan_pkey PRIMARY KEY (id),
+  CONSTRAINT plan_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
 CREATE UNIQUE INDEX plan_name_key ON plan (name) WHERE removed_at IS NULL;
 COMMENT ON TABLE  plan IS 'service plans: default limits for the subscriptions under them and for what belongs to these';
-COMMENT ON COLUMN plan.exempt IS 'mail of its subscriptions is counted, never refused';
+COMMENT ON COLUMN plan.mode IS 'as server.mode; NULL: inherited; the other tables alike';
 
 CREATE TABLE subscription (
   id         bigint      NOT NULL DEFAULT (4::bigint << 40 | nextval('object_number')),
   plan_id    bigint      NOT NULL,
   removed_at timestamptz,
   name       text        NOT NULL,
+  mode       text,
+  contact    text,
   CONSTRAINT subscription_pkey PRIMARY KEY (id),
-  CONSTRAINT subscription_plan_fkey FOREIGN KEY (plan_id) REFERENCES plan (id)
+  CONSTRAINT subscription_plan_fkey FOREIGN KEY (plan_id) REFERENCES plan (id),
+  CONSTRAINT subscription_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
 CREATE UNIQUE INDEX subscription_name_key ON subscription (name) WHERE removed_at IS NULL;
 CREATE INDEX subscription_any_name_idx ON subscription (name); -- reports ask for removed ones, too
 CREATE INDEX subscription_plan_idx ON subscription (plan_id);
-COMMENT ON TABLE subscription IS 'what a customer has: system users, domains, mailboxes';
+COMMENT ON TABLE  subscription IS 'what a customer has: system users, domains, mailboxes';
+COMMENT ON COLUMN subscription.contact IS 'address to which its customer gets notifications; NULL: none';
 
 CREATE TABLE domain (
   id              bigint      NOT NULL DEFAULT (3::bigint << 40 | nextval('object_number')),
@@ -68,10 +76,12 @@ CREATE TABLE domain (
   removed_at      timestamptz,
   name            text        NOT NULL,
   document_root   text,
+  mode            text,
   CONSTRAINT domain_pkey PRIMARY KEY (id),
   CONSTRAINT domain_subscription_fkey FOREIGN KEY (subscription_id) REFERENCES subscription (id),
   CONSTRAINT domain_name_is_lower CHECK (name = lower(name)),
-  CONSTRAINT domain_document_root_is_absolute CHECK (document_root LIKE '/%')
+  CONSTRAINT domain_document_root_is_absolute CHECK (document_root LIKE '/%'),
+  CONSTRAINT domain_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
 CREATE UNIQUE INDEX domain_name_key ON domain (name) WHERE removed_at IS NULL;
 CREATE INDEX domain_any_name_idx ON domain (name);
@@ -84,9 +94,11 @@ CREATE TABLE mailbox (
   domain_id  bigint      NOT NULL,
   removed_at timestamptz,
   address    text        NOT NULL,
+  mode       text,
   CONSTRAINT mailbox_pkey PRIMARY KEY (id),
   CONSTRAINT mailbox_domain_fkey FOREIGN KEY (domain_id) REFERENCES domain (id),
-  CONSTRAINT mailbox_address_is_lower CHECK (address = lower(address))
+  CONSTRAINT mailbox_address_is_lower CHECK (address = lower(address)),
+  CONSTRAINT mailbox_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
 CREATE UNIQUE INDEX mailbox_address_key ON mailbox (address) WHERE removed_at IS NULL;
 CREATE INDEX mailbox_domain_idx ON mailbox (domain_id);
@@ -99,10 +111,12 @@ CREATE TABLE system_user (
   host_id         integer     NOT NULL,
   removed_at      timestamptz,
   name            text        NOT NULL,
+  mode            text,
   CONSTRAINT system_user_pkey PRIMARY KEY (id),
   CONSTRAINT system_user_subscription_fkey FOREIGN KEY (subscription_id) REFERENCES subscription (id),
   CONSTRAINT system_user_host_fkey FOREIGN KEY (host_id) REFERENCES host (id),
-  CONSTRAINT system_user_uid_range CHECK (uid BETWEEN 0 AND 4294967295)
+  CONSTRAINT system_user_uid_range CHECK (uid BETWEEN 0 AND 4294967295),
+  CONSTRAINT system_user_mode CHECK (mode IN ('off', 'observe', 'enforce'))
 );
 CREATE UNIQUE INDEX system_user_uid_key ON system_user (host_id, uid) WHERE removed_at IS NULL;
 CREATE INDEX system_user_name_idx ON system_user (name);
@@ -128,6 +142,40 @@ CREATE TABLE limits (
 COMMENT ON TABLE  limits IS 'limits as set; NULL = not set here, inherited; -1 = unlimited; 0 = no mail';
 COMMENT ON COLUMN limits.owner_id IS 'object that the limits were set on';
 COMMENT ON COLUMN limits.class IS 'class of the objects that they govern: the owner''s own, or, on a plan and the server, the one they are the default of';
+
+CREATE TABLE exception (
+  id        bigint      GENERATED ALWAYS AS IDENTITY,
+  object_id bigint,
+  value     bigint,
+  made_at   timestamptz NOT NULL DEFAULT now(),
+  until     timestamptz,
+  limit_no  smallint,
+  kind      text        NOT NULL,
+  network   cidr,
+  script    text,
+  crontab   text,
+  actor     text        NOT NULL,
+  why       text,
+  CONSTRAINT exception_pkey PRIMARY KEY (id),
+  CONSTRAINT exception_kind CHECK (kind IN ('raise', 'block', 'whitelist')),
+  CONSTRAINT exception_has_one_subject CHECK (num_nonnulls(object_id, network, script, crontab) = 1),
+  CONSTRAINT exception_raise CHECK ((kind = 'raise') = (limit_no IS NOT NULL AND value IS NOT NULL)),
+  CONSTRAINT exception_raise_is_of_an_object CHECK (kind <> 'raise' OR object_id IS NOT NULL),
+  CONSTRAINT exception_limit_no CHECK (limit_no BETWEEN 0 AND 4),
+  CONSTRAINT exception_value CHECK (value >= -1)
+);
+CREATE INDEX exception_object_idx ON exception (object_id) WHERE object_id IS NOT NULL;
+COMMENT ON TABLE  exception IS 'exceptions from limits; one that has ended stays for some time to be looked at';
+COMMENT ON COLUMN exception.object_id IS 'whose mail it is of; the next three are the other ways to say it';
+COMMENT ON COLUMN exception.value IS 'of a raise: what the limit is meanwhile; -1 is unlimited';
+COMMENT ON COLUMN exception.made_at IS 'holds from then on';
+COMMENT ON COLUMN exception.until IS 'holds before that; NULL: until it is removed';
+COMMENT ON COLUMN exception.limit_no IS 'of a raise: which limit, as messages.refused_limit';
+COMMENT ON COLUMN exception.kind IS 'raise: another value of a limit; block: all is refused; whitelist: counted, never refused';
+COMMENT ON COLUMN exception.network IS 'of clients: addresses';
+COMMENT ON COLUMN exception.script IS 'path, or of all below a directory, which ends in /; to be in a white list it must be proved';
+COMMENT ON COLUMN exception.crontab IS 'text in the line, as messages.crontab has it; to be in a white list it must be proved';
+COMMENT ON COLUMN exception.actor IS 'as audit.actor';
 
 -- What the daemons keep in memory of plans, subscriptions, domains, mailboxes,
 -- system users and limits is good as long as the epoch is the same. They read it
@@ -157,6 +205,8 @@ CREATE TRIGGER domain_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE O
 CREATE TRIGGER mailbox_epoch      AFTER UPDATE OR DELETE OR TRUNCATE           ON mailbox      EXECUTE FUNCTION next_epoch();
 CREATE TRIGGER system_user_epoch  AFTER UPDATE OR DELETE OR TRUNCATE           ON system_user  EXECUTE FUNCTION next_epoch();
 CREATE TRIGGER limits_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON limits       EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER exception_epoch    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON exception    EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER server_epoch       AFTER UPDATE OR DELETE OR TRUNCATE           ON server       EXECUTE FUNCTION next_epoch();
 
 -- Nearly all updates are of one row in its own page (HOT): what was before is
 -- cleared away by the next that comes to the page, and vacuum has little to do,
@@ -170,7 +220,7 @@ CREATE TABLE usage (
 ) WITH (fillfactor = 80, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_limit = 1000,
         autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 1);
 COMMENT ON TABLE  usage IS 'what an object has used in the last hour and day, one row an object';
-COMMENT ON COLUMN usage.state IS 'non-empty slots, oldest first; package quota, type Usage, says how';
+COMMENT ON COLUMN usage.state IS 'non-empty slots, oldest first, and what of them does not count; package quota, type Usage, says how';
 COMMENT ON COLUMN usage.version IS 'another one after each write: a number that no other daemon, and no other batch, ever gives';
 
 CREATE TABLE messages (
@@ -199,19 +249,21 @@ CREATE TABLE messages (
   refused_why     text,
   facts           jsonb,
   CONSTRAINT messages_pkey PRIMARY KEY (id, at),
-  CONSTRAINT messages_decision CHECK (decision IN (1, 2)),
-  CONSTRAINT messages_refused CHECK ((decision = 2) = (refused_why IS NOT NULL))
+  CONSTRAINT messages_decision CHECK (decision IN (1, 2, 3)),
+  CONSTRAINT messages_refused CHECK ((decision <> 1) = (refused_why IS NOT NULL))
 ) PARTITION BY RANGE (at);
+-- Rows come nearly in order of time, so a tiny index finds those of an hour.
+CREATE INDEX messages_at_idx ON messages USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
 COMMENT ON TABLE  messages IS 'one row a message asked for, accepted or refused; a partition a day (UTC)';
 COMMENT ON COLUMN messages.at IS 'when it was decided, by the database''s clock; never before the newest slot it was counted in';
 COMMENT ON COLUMN messages.id IS 'version 7, made by the daemon that was asked';
 COMMENT ON COLUMN messages.uid IS 'of the caller, from the kernel';
 COMMENT ON COLUMN messages.size IS 'bytes on the caller''s standard input';
 COMMENT ON COLUMN messages.recipients IS 'envelope recipients, as many as the MTA would take';
-COMMENT ON COLUMN messages.decision IS '1 accepted (charged), 2 refused (not charged)';
-COMMENT ON COLUMN messages.refused_object IS 'object whose limit refused it';
-COMMENT ON COLUMN messages.refused_limit IS '0 messages/hour, 1 messages/day, 2 recipients/hour, 3 recipients/day, 4 recipients/message';
-COMMENT ON COLUMN messages.refused_why IS 'the line that the caller was given';
+COMMENT ON COLUMN messages.decision IS '1 accepted (charged), 2 refused (not charged), 3 accepted (charged) by mode observe, where it would have been refused';
+COMMENT ON COLUMN messages.refused_object IS 'object whose limit refused it, or that is blocked';
+COMMENT ON COLUMN messages.refused_limit IS '0 messages/hour, 1 messages/day, 2 recipients/hour, 3 recipients/day, 4 recipients/message; NULL where no limit refused it';
+COMMENT ON COLUMN messages.refused_why IS 'the line that the caller was given, or would have been';
 COMMENT ON COLUMN messages.kind_proof IS '1 claimed, 2 system, 3 kernel; the other _proof columns alike';
 COMMENT ON COLUMN messages.crontab IS 'file:line and command of the cron job';
 COMMENT ON COLUMN messages.site IS 'FPM pool or virtual host';
@@ -250,6 +302,119 @@ COMMENT ON TABLE  audit IS 'every change that an administrator made';
 COMMENT ON COLUMN audit.actor IS 'login name behind the call: of sudo''s caller where there is one';
 COMMENT ON COLUMN audit.action IS 'the mailctl command, such as limit set';
 COMMENT ON COLUMN audit.object IS 'as written on the command line, such as subscription:alice';
+
+-- Events: what somebody is to be told. At most one of a kind is open for an
+-- object, so of many hosts that see the same, one makes it.
+CREATE TABLE event (
+  id         bigint      GENERATED ALWAYS AS IDENTITY,
+  object_id  bigint      NOT NULL,
+  opened_at  timestamptz NOT NULL DEFAULT now(),
+  last_at    timestamptz NOT NULL DEFAULT now(),
+  closed_at  timestamptz,
+  max        bigint      NOT NULL,
+  used       bigint      NOT NULL,
+  message_id uuid        NOT NULL,
+  limit_no   smallint    NOT NULL,
+  kind       text        NOT NULL,
+  CONSTRAINT event_pkey PRIMARY KEY (id),
+  CONSTRAINT event_kind CHECK (kind IN ('refused', 'observed', 'warned')),
+  CONSTRAINT event_limit_no CHECK (limit_no BETWEEN 0 AND 4)
+);
+CREATE UNIQUE INDEX event_open_key ON event (object_id, kind) WHERE closed_at IS NULL;
+CREATE INDEX event_closed_idx ON event (closed_at);
+COMMENT ON TABLE  event IS 'times in which mail of an object was refused (would have been: observed), or near one of its limits (warned)';
+COMMENT ON COLUMN event.opened_at IS 'first such message';
+COMMENT ON COLUMN event.last_at IS 'last such message, to half a minute';
+COMMENT ON COLUMN event.closed_at IS 'when there had been none for a while; the next one makes a new event';
+COMMENT ON COLUMN event.max IS 'the limit''s value at the first message';
+COMMENT ON COLUMN event.used IS 'used of it then';
+COMMENT ON COLUMN event.message_id IS 'the first message''s row';
+COMMENT ON COLUMN event.limit_no IS 'as messages.refused_limit';
+
+CREATE TABLE notice (
+  id       bigint      GENERATED ALWAYS AS IDENTITY,
+  event_id bigint,
+  period   timestamptz,
+  made_at  timestamptz NOT NULL DEFAULT now(),
+  due_at   timestamptz NOT NULL DEFAULT now(),
+  sent_at  timestamptz,
+  tries    integer     NOT NULL DEFAULT 0,
+  channel  text        NOT NULL,
+  target   text        NOT NULL,
+  error    text,
+  CONSTRAINT notice_pkey PRIMARY KEY (id),
+  CONSTRAINT notice_event_fkey FOREIGN KEY (event_id) REFERENCES event (id) ON DELETE CASCADE,
+  CONSTRAINT notice_is_of_one CHECK (num_nonnulls(event_id, period) = 1),
+  CONSTRAINT notice_channel CHECK (channel IN ('admin', 'customer', 'webhook', 'hook'))
+);
+CREATE UNIQUE INDEX notice_event_key ON notice (event_id, channel, target) WHERE event_id IS NOT NULL;
+CREATE UNIQUE INDEX notice_period_key ON notice (period, channel, target) WHERE period IS NOT NULL;
+CREATE INDEX notice_due_idx ON notice (due_at) WHERE sent_at IS NULL;
+COMMENT ON TABLE  notice IS 'what is to be told to whom, once; kept for some time after it was';
+COMMENT ON COLUMN notice.event_id IS 'the event that it tells of; NULL for a digest';
+COMMENT ON COLUMN notice.period IS 'of a digest: the end of its time; NULL for an event';
+COMMENT ON COLUMN notice.made_at IS 'when it was found that it is to be told';
+COMMENT ON COLUMN notice.due_at IS 'when to try next; infinity: given up';
+COMMENT ON COLUMN notice.sent_at IS 'when it was taken by mail server, web server or program; NULL: not yet';
+COMMENT ON COLUMN notice.tries IS 'that failed';
+COMMENT ON COLUMN notice.channel IS 'admin and customer: by mail; webhook; hook: a program';
+COMMENT ON COLUMN notice.target IS 'address, URL or path';
+COMMENT ON COLUMN notice.error IS 'of the last try';
+
+-- Sums. What stands in hourly and daily of a period that is over is the sum of
+-- its message rows, as long as summed has a row for it that is not dirty; reports
+-- add up the rest from messages. NULLs of messages are 0 and '' here, so that
+-- they can be grouped by.
+CREATE TABLE hourly (
+  at              timestamptz NOT NULL,
+  first           timestamptz NOT NULL,
+  last            timestamptz NOT NULL,
+  user_id         bigint      NOT NULL,
+  mailbox_id      bigint      NOT NULL,
+  domain_id       bigint      NOT NULL,
+  subscription_id bigint      NOT NULL,
+  refused_object  bigint      NOT NULL,
+  messages        bigint      NOT NULL,
+  recipients      bigint      NOT NULL,
+  bytes           bigint      NOT NULL,
+  host_id         integer     NOT NULL,
+  decision        smallint    NOT NULL,
+  refused_limit   smallint    NOT NULL,
+  kind            text        NOT NULL,
+  script          text        NOT NULL,
+  crontab         text        NOT NULL,
+  site            text        NOT NULL
+);
+CREATE INDEX hourly_at_idx ON hourly USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+COMMENT ON TABLE  hourly IS 'sums over messages, a row for each hour and all that is alike in it; kept longer than these';
+COMMENT ON COLUMN hourly.at IS 'beginning of the hour';
+COMMENT ON COLUMN hourly.first IS 'time of its first message';
+COMMENT ON COLUMN hourly.last IS 'time of its last message';
+COMMENT ON COLUMN hourly.refused_object IS 'as messages.refused_object';
+COMMENT ON COLUMN hourly.messages IS 'how many';
+COMMENT ON COLUMN hourly.recipients IS 'of all of them';
+COMMENT ON COLUMN hourly.bytes IS 'of all of them';
+COMMENT ON COLUMN hourly.decision IS 'as messages.decision';
+COMMENT ON COLUMN hourly.refused_limit IS 'as messages.refused_limit; -1: none';
+COMMENT ON COLUMN hourly.crontab IS 'as messages.crontab, and site alike';
+COMMENT ON COLUMN hourly.site IS 'as messages.site';
+
+CREATE TABLE daily (LIKE hourly INCLUDING COMMENTS);
+CREATE INDEX daily_at_idx ON daily USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+COMMENT ON TABLE  daily IS 'as hourly, by day (UTC)';
+COMMENT ON COLUMN daily.at IS 'beginning of the day';
+
+CREATE TABLE summed (
+  at    timestamptz NOT NULL,
+  span  text        NOT NULL,
+  dirty boolean     NOT NULL DEFAULT false,
+  CONSTRAINT summed_pkey PRIMARY KEY (span, at),
+  CONSTRAINT summed_span CHECK (span IN ('hour', 'day'))
+);
+COMMENT ON TABLE  summed IS 'hours and days whose sums have been made';
+COMMENT ON COLUMN summed.at IS 'its beginning';
+COMMENT ON COLUMN summed.span IS 'hour: its sums are in hourly; day: in daily';
+COMMENT ON COLUMN summed.dirty IS 'rows came later (of an outage): the sums do not count, and are to be made again';
 
 -- Partitions. The daemon may write rows, but not change the schema, so what it
 -- needs for its partitions are functions that run as the owner. They find
@@ -346,11 +511,13 @@ COMMENT ON FUNCTION drop_details IS 'drops the oldest day partition of details b
 REVOKE ALL ON FUNCTION make_partitions, drop_partitions, drop_details, next_epoch FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION make_partitions, drop_partitions, drop_details TO mailquotad;
 GRANT USAGE ON SEQUENCE object_number TO mailquotad;
-GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage TO mailquotad;
+GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage,
+  exception, event, notice, hourly, daily, summed TO mailquotad;
 GRANT SELECT, INSERT ON host, messages, details, audit TO mailquotad;
 GRANT SELECT ON server, schema_version, epoch TO mailquotad;
 GRANT UPDATE (last_seen) ON host TO mailquotad;
+GRANT UPDATE (mode) ON server TO mailquotad;
 
 INSERT INTO server DEFAULT VALUES;
 INSERT INTO epoch DEFAULT VALUES;
-INSERT INTO plan (name, exempt) VALUES ('default', false), ('system', true);
+INSERT INTO plan (name, mode) VALUES ('default', NULL), ('system', 'off');

@@ -90,7 +90,7 @@ var plain = map[string]bool{
 	"id": true, "name": true, "removed_at": true, "at": true, "address": true, "host": true, "uid": true, "version": true,
 	"host_id": true, "plan_id": true, "subscription_id": true, "domain_id": true, "mailbox_id": true, "user_id": true,
 	"sender": true, "kind": true, "script": true, "before": true, "after": true, "why": true,
-	"script_proof": true, "crontab_proof": true, "site_proof": true, // as kind_proof, which says so
+	"mode": true, "object_id": true, "script_proof": true, "crontab_proof": true, "site_proof": true, // as kind_proof, which says so
 	"messages_hour": true, "messages_day": true, "recipients_hour": true, "recipients_day": true, "recipients_message": true,
 }
 
