@@ -1,7 +1,7 @@
 package origin
 
 import (
-	"os"
+	"fmt"
 	"path/filepath"
 )
 
@@ -19,8 +19,11 @@ type Pool struct {
 func ReadPools(path string) ([]Pool, error) {
 	c := fpmConfig{current: -1, keepAll: true, glob: filepath.Glob}
 	c.read = func(path string) (string, error) {
-		text, err := os.ReadFile(path)
-		return string(text), err
+		text, _, err := readRegular(path, maxFPMConfig)
+		if err == nil && len(text) == maxFPMConfig {
+			err = fmt.Errorf("%d bytes or more", maxFPMConfig)
+		}
+		return text, err
 	}
 	if err := c.load(path, 0); err != nil {
 		return nil, err

@@ -151,6 +151,7 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(class)
 	}
 	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.status(), a.setup(), a.databaseCommands())
+	root.AddCommand(a.importCommand(), a.exportCommand())
 	return root
 }
 
