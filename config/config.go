@@ -59,6 +59,17 @@ type Daemon struct {
 	ApacheStatusKey  string   `toml:"apache-status-key"` // path of the file with its password
 	LogLevel         string   `toml:"log-level"`         // debug, info, warn, error
 	LogFormat        string   `toml:"log-format"`        // json, console
+
+	NotifyAdmin      []string `toml:"notify-admin"`       // addresses; empty is off
+	NotifyFrom       string   `toml:"notify-from"`        // address of From
+	NotifyWarn       int      `toml:"notify-warn"`        // percent of a limit, 0 (off) to 99
+	NotifyDigest     Duration `toml:"notify-digest"`      // divides a day; 0 is off
+	NotifyQuiet      Duration `toml:"notify-quiet"`       // 5m to 24h
+	NotifyCustomers  bool     `toml:"notify-customers"`   // mail to the contact of the subscription
+	NotifyWebhook    string   `toml:"notify-webhook"`     // URL; "" is off
+	NotifyWebhookKey string   `toml:"notify-webhook-key"` // path of the file with the key of its signatures
+	NotifyHook       string   `toml:"notify-hook"`        // path of a program; "" is off
+	NotifyTemplates  string   `toml:"notify-templates"`   // directory
 }
 
 // Duration is a time.Duration as people write it: "10s".
@@ -79,6 +90,10 @@ func Default() Daemon {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
+	}
+	from := "mailquota@" + host
+	if !isAddress(from) { // the kernel takes any bytes as a name
+		from = "mailquota@localhost"
 	}
 	return Daemon{
 		Database:         "host=" + PrivateSocketDir + " user=mailquotad dbname=mailquota",
@@ -103,6 +118,14 @@ func Default() Daemon {
 		ApacheStatusKey:  "/etc/sendmail-wrapper/apache-status.key",
 		LogLevel:         "info",
 		LogFormat:        "json",
+
+		NotifyAdmin:      []string{"root"},
+		NotifyFrom:       from,
+		NotifyWarn:       80,
+		NotifyDigest:     Duration(time.Hour),
+		NotifyQuiet:      Duration(time.Hour),
+		NotifyWebhookKey: "/etc/sendmail-wrapper/webhook.key",
+		NotifyTemplates:  "/etc/sendmail-wrapper/templates",
 	}
 }
 
@@ -174,6 +197,8 @@ func (m *mistakes) addDecode(err error) {
 			text = "must be a whole number, not negative"
 		case strings.HasSuffix(text, "of type string"), strings.HasSuffix(text, "in a string"):
 			text = "must be a text in quotes"
+		case strings.HasSuffix(text, "of type []string"), strings.HasSuffix(text, "in a slice"):
+			text = "must be a list of texts such as [\"root\"]"
 		case strings.HasSuffix(text, "of type bool"):
 			text = "must be true or false, without quotes"
 		}
@@ -231,6 +256,7 @@ func (d *Daemon) check(m *mistakes) {
 	number("journal-share", int64(d.JournalShare), 0, 100)
 	word("log-level", d.LogLevel, "debug", "info", "warn", "error")
 	word("log-format", d.LogFormat, "json", "console")
+	d.checkNotify(m)
 	if d.Host == "" || strings.ContainsAny(d.Host, "@ \t\n") || len(d.Host) > 253 {
 		m.add("host", "= %q: must be a name of at most 253 bytes without space and @", d.Host)
 	}
@@ -298,5 +324,7 @@ func keys() []string {
 	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
 		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
 		"policy-socket", "metrics", "retention-days", "details-days", "record-subjects", "record-recipients", "record-requests",
-		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format"}
+		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format",
+		"notify-admin", "notify-from", "notify-warn", "notify-digest", "notify-quiet", "notify-customers", "notify-webhook",
+		"notify-webhook-key", "notify-hook", "notify-templates"}
 }

@@ -16,7 +16,7 @@ import (
 // TestSample: the file that is installed says what the defaults are, for every
 // key.
 func TestSample(t *testing.T) {
-	if got, err := Load("mailquotad.conf"); err != nil || got != Default() {
+	if got, err := Load("mailquotad.conf"); err != nil || !cmp.Equal(got, Default()) {
 		t.Errorf("as it is installed: %v, %+v", err, got)
 	}
 	content, err := os.ReadFile("mailquotad.conf")
@@ -40,7 +40,7 @@ func TestSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Host = "mail1.example"
+	want.Host, want.NotifyFrom = "mail1.example", "mailquota@mail1.example"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with the keys of the sample:\n%s", diff)
 	}
@@ -92,6 +92,19 @@ func TestFieldName(t *testing.T) {
 	}
 }
 
+func TestRecipient(t *testing.T) {
+	for address, want := range map[string]bool{
+		"root": true, "ops@example.com": true, "a.b+c@example.com": true, "www-data": true, "o'hara@example.com": true,
+		"": false, "-C/etc/x": false, "-t": false, "-t@example.com": false, "|/bin/sh": false, "/var/mail/x": false, ":include:/etc/passwd": false,
+		"a b": false, "a@b@c": false, "a@": false, "@b": false, "a@b\nBcc: c@d": false, "Ops <ops@example.com>": false, "a,b": false,
+		"\"a b\"@example.com": false, "a@[127.0.0.1]": false, "a%b@example.com": false, strings.Repeat("a", 300): false,
+	} {
+		if got := IsRecipient(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
 func TestLocalURL(t *testing.T) {
 	for url, want := range map[string]bool{
 		"http://127.0.0.1:981/server-status": true, "http://[::1]:1/": true, "http://127.0.0.1:1023": true, "http://127.0.0.1:981/s?auto": true,
@@ -132,7 +145,7 @@ func TestSecretInOpenFile(t *testing.T) {
 // somebody named must be, or a typing mistake would go unseen.
 func TestMissingFile(t *testing.T) {
 	d, err := load("/nonexistent/mailquotad.conf", true)
-	if err != nil || d != Default() || !d.Private() {
+	if err != nil || !cmp.Equal(d, Default()) || !d.Private() {
 		t.Errorf("%v, %+v", err, d)
 	}
 	if _, err := Load("/nonexistent/mailquotad.conf"); !errors.Is(err, fs.ErrNotExist) {

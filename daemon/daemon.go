@@ -114,6 +114,7 @@ func (s *Server) Reload(c config.Daemon) {
 	for _, key := range waiting {
 		s.log().Warn().Str("key", key).Msg("changed in the configuration, takes effect at a restart")
 	}
+	s.database.store.SetWarnPercent(c.NotifyWarn)
 	s.log().Info().Msg("configuration reloaded")
 }
 
@@ -143,13 +144,19 @@ func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
 	}
 	var others sync.WaitGroup
 	others.Go(func() { s.lookAfter(ctx) })
+	// It stops after the last call, whose event it takes.
+	recording, stopRecording := context.WithCancel(context.Background())
+	var recorder sync.WaitGroup
+	recorder.Go(func() { s.database.recorder.Run(recording) })
+	defer recorder.Wait()
+	defer stopRecording()
 	// Ready also without a database: systemd would restart in a loop, and
 	// callers would wait instead of being told.
 	select {
 	case <-s.database.queue.Reached():
 	case <-ctx.Done():
 	}
-	notify("READY=1")
+	tellSystemd("READY=1")
 	s.log().Info().Str("version", s.version).Stringer("socket", l.Addr()).Str("host", s.config().Host).Msg("mailquotad takes requests")
 
 	if policies != nil {
@@ -165,7 +172,7 @@ func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
 		err = context.Cause(ctx) // another of the sockets broke
 	}
 	cancel(err)
-	notify("STOPPING=1")
+	tellSystemd("STOPPING=1")
 	s.log().Info().Int("calls", len(s.slots)).Msg("mailquotad stops")
 	others.Wait()
 	s.finish()

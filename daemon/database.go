@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/config"
+	"sendmail-wrapper/notify"
 	"sendmail-wrapper/quota"
 	"sendmail-wrapper/sqlschema"
 )
@@ -17,6 +18,8 @@ type database struct {
 	pool  *pgxpool.Pool
 	store *quota.Store
 	queue *quota.Queue
+
+	recorder *notify.Recorder
 }
 
 // maxBatch is the most messages of one transaction. Beyond it a batch takes
@@ -39,7 +42,8 @@ func openDatabase(c *config.Daemon, log func() *zerolog.Logger) (*database, erro
 		pool.Close()
 		return nil, err
 	}
-	return &database{pool, store, queue}, nil
+	store.SetWarnPercent(c.NotifyWarn)
+	return &database{pool, store, queue, notify.NewRecorder(pool, store, log)}, nil
 }
 
 func (d *database) close() {

@@ -91,8 +91,8 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// notify tells systemd the state of the service (sd_notify(3)), if it asked.
-func notify(state string) {
+// tellSystemd tells systemd the state of the service (sd_notify(3)), if it asked.
+func tellSystemd(state string) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return
@@ -106,7 +106,7 @@ func notify(state string) {
 }
 
 // NotifyReloading and NotifyReady enclose a reload.
-func NotifyReloading() { notify("RELOADING=1") }
+func NotifyReloading() { tellSystemd("RELOADING=1") }
 
 // NotifyReady says that requests are taken.
-func NotifyReady() { notify("READY=1") }
+func NotifyReady() { tellSystemd("READY=1") }

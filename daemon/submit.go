@@ -184,6 +184,7 @@ func (s *Server) decision(m *quota.Message) (d quota.Decision, err error) {
 	began := time.Now()
 	d, err = s.database.queue.Submit(ctx, *m)
 	s.decisionTime.UpdateDuration(began)
+	s.database.recorder.Note(d.Events)
 	return d, err
 }
 

@@ -310,6 +310,7 @@ CREATE TABLE event (
   object_id  bigint      NOT NULL,
   opened_at  timestamptz NOT NULL DEFAULT now(),
   last_at    timestamptz NOT NULL DEFAULT now(),
+  told_at    timestamptz,
   closed_at  timestamptz,
   max        bigint      NOT NULL,
   used       bigint      NOT NULL,
@@ -321,10 +322,12 @@ CREATE TABLE event (
   CONSTRAINT event_limit_no CHECK (limit_no BETWEEN 0 AND 4)
 );
 CREATE UNIQUE INDEX event_open_key ON event (object_id, kind) WHERE closed_at IS NULL;
+CREATE INDEX event_untold_idx ON event (id) WHERE told_at IS NULL;
 CREATE INDEX event_closed_idx ON event (closed_at);
 COMMENT ON TABLE  event IS 'times in which mail of an object was refused (would have been: observed), or near one of its limits (warned)';
 COMMENT ON COLUMN event.opened_at IS 'first such message';
 COMMENT ON COLUMN event.last_at IS 'last such message, to half a minute';
+COMMENT ON COLUMN event.told_at IS 'when its notices were made, or it was found that nobody is to be told; NULL: not yet';
 COMMENT ON COLUMN event.closed_at IS 'when there had been none for a while; the next one makes a new event';
 COMMENT ON COLUMN event.max IS 'the limit''s value at the first message';
 COMMENT ON COLUMN event.used IS 'used of it then';

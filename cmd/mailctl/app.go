@@ -150,8 +150,8 @@ func (a *app) root() *cobra.Command {
 	for _, class := range a.classes() {
 		root.AddCommand(class)
 	}
-	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.status(), a.setup(), a.databaseCommands())
 	root.AddCommand(a.importCommand(), a.exportCommand())
+	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
 	return root
 }
 

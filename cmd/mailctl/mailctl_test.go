@@ -180,7 +180,7 @@ func TestManual(t *testing.T) {
 		if !strings.Contains(string(manual), c.Name()) {
 			t.Errorf("mailctl(8) does not name %s", c.Name())
 		}
-		if c.Name() != "limit" && c.Name() != "report" && c.Name() != "database" {
+		if c.Name() != "limit" && c.Name() != "report" && c.Name() != "notify" && c.Name() != "database" {
 			continue
 		}
 		for _, sub := range c.Commands() {

@@ -85,7 +85,8 @@ func (a *app) status() *cobra.Command {
 		Use: "status", Short: "whether mail is counted, and what is wrong if not", Args: cobra.NoArgs,
 		Long: "status looks whether mail is counted as the mail server of this host does, and asks mailquotad and the database: whether\n" +
 			"decisions are made without it, or wait in the journal; who keeps an old snapshot open, which slows down all mail; whether\n" +
-			"vacuum keeps up; whether tomorrow has its partition; whether PHP-FPM and Apache tell mailquotad what they were set up to tell.\n" +
+			"vacuum keeps up; whether tomorrow has its partition; whether PHP-FPM and Apache tell mailquotad what they were set up to tell;\n" +
+			"whether notifications reach whom they are for.\n" +
 			"Its exit status is 1 if something is wrong. What could be set up, and is not, is a hint only.",
 		Example: "  mailctl status\n  mailctl status --json",
 		RunE:    func(c *cobra.Command, _ []string) error { return a.showStatus(c.Context()) },
@@ -123,6 +124,10 @@ func (a *app) showStatus(ctx context.Context) error {
 		s.Problems = append(s.Problems, problems...)
 		if err != nil {
 			problem(err)
+		} else {
+			problems, hints := a.notifyState(ctx)
+			s.Problems = append(s.Problems, problems...)
+			s.Hints = append(s.Hints, hints...)
 		}
 	}
 	s.OK = len(s.Problems) == 0
