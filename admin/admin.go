@@ -70,12 +70,25 @@ func (e *Error) Error() string { return e.Text }
 // named is an object in an error's text: "subscription alice".
 func named(o quota.Object) string { return strings.Replace(o.String(), ":", " ", 1) }
 
+// missingError is an *Error that says of which object it is.
+type missingError struct {
+	mendable *Error
+	of       *quota.NotFoundError
+}
+
+func (e *missingError) Error() string   { return e.mendable.Text }
+func (e *missingError) Unwrap() []error { return []error{e.mendable, e.of} }
+
+func missing(o quota.Object, text string) error {
+	return &missingError{&Error{text, "mailctl " + o.Class.String() + " list"}, &quota.NotFoundError{Object: o}}
+}
+
 // find returns the id of an object that must be there.
 func (a *Admin) find(ctx context.Context, o quota.Object) (quota.ID, error) {
 	id, err := a.store.Find(ctx, o)
-	var missing *quota.NotFoundError
-	if errors.As(err, &missing) {
-		return 0, &Error{missing.Error(), "mailctl " + o.Class.String() + " list"}
+	var none *quota.NotFoundError
+	if errors.As(err, &none) {
+		return 0, missing(o, none.Error())
 	}
 	return id, err
 }
@@ -137,7 +150,7 @@ func (a *Admin) change(ctx context.Context, action string, o quota.Object, do fu
 func hold(ctx context.Context, tx pgx.Tx, o quota.Object, id quota.ID) error {
 	err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT FROM %s WHERE id = $1 AND removed_at IS NULL FOR SHARE`, tableOf[o.Class]), id).Scan()
 	if errors.Is(err, pgx.ErrNoRows) {
-		return &Error{"there is no " + named(o), "mailctl " + o.Class.String() + " list"}
+		return missing(o, "there is no "+named(o))
 	}
 	return err
 }

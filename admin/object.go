@@ -99,7 +99,7 @@ func list[T any](ctx context.Context, a *Admin, o quota.Object, sql string) ([]T
 		return nil, fmt.Errorf("list %ss: %w", o.Class, err)
 	}
 	if o.Name != "" && len(found) == 0 {
-		return nil, &Error{fmt.Sprintf("there is no %s", named(o)), fmt.Sprintf("mailctl %s list", o.Class)}
+		return nil, missing(o, "there is no "+named(o))
 	}
 	return found, nil
 }

@@ -281,6 +281,26 @@ func TestPlans(t *testing.T) {
 		}
 	}
 
+	steps = append(steps,
+		step{"names to complete", func(ctx context.Context) error {
+			for class := quota.User; class < quota.Server; class++ {
+				if _, err := report.NamesFrom(ctx, asking, class, "host1", "c7", 50); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, nil, ""},
+		// Of some that begin alike, or are about as long: never more than 5000 each.
+		step{"nearest name", func(ctx context.Context) error {
+			return nothing(report.Nearest(ctx, asking, of("subscription:c77x"), "host1"))
+		}, nil, "subscription"},
+		step{"suggest limits", func(ctx context.Context) error {
+			peaks, err := report.MeasurePeaks(ctx, asking, quota.Subscription, today, func(time.Time) {})
+			if err != nil {
+				return err
+			}
+			return nothing(report.Suggest(ctx, asking, quota.Subscription, "", peaks, report.Rule{Percentile: 99}))
+		}, thisDay, "limits"})
 	steps = append(steps, step{"decide, where rows may be there already", func(ctx context.Context) error {
 		// A partition that is missing makes the same batch be tried once more.
 		super, err := pgx.Connect(ctx, testpg.As(database, "postgres"))

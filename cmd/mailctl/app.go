@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,6 +22,7 @@ import (
 	"sendmail-wrapper/admin"
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/quota"
+	"sendmail-wrapper/report"
 	"sendmail-wrapper/sqlschema"
 	"sendmail-wrapper/wire"
 )
@@ -76,10 +82,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	exit, hint := a.explain(err, command)
 	if text := err.Error(); text != "" { // "": the command has said it all
-		fmt.Fprintf(a.stderr, "mailctl: error: %s\n", text)
+		fmt.Fprintf(a.stderr, "mailctl: error: %s\n", asLine(text))
 	}
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+		fmt.Fprintf(a.stderr, "hint: %s\n", asLine(hint))
 	}
 	return exit
 }
@@ -94,14 +100,14 @@ func (a *app) explain(err error, command *cobra.Command) (exit int, hint string)
 	var connect *pgconn.ConnectError
 	var pg *pgconn.PgError
 	switch {
-	case !a.started:
-		return exUsage, command.CommandPath() + " --help"
 	case errors.As(err, &own):
 		return own.exit, own.hint
+	case !a.started:
+		return exUsage, command.CommandPath() + " --help"
+	case errors.As(err, &missing):
+		return exRefused, a.nearObject(missing.Object)
 	case errors.As(err, &change):
 		return exRefused, change.Hint
-	case errors.As(err, &missing):
-		return exRefused, "mailctl " + missing.Object.Class.String() + " list"
 	case errors.As(err, &schema):
 		return exUnavailable, ""
 	case os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.As(err, &pg) && strings.HasPrefix(pg.Code, "28")):
@@ -113,6 +119,8 @@ func (a *app) explain(err error, command *cobra.Command) (exit int, hint string)
 			return exUnavailable, "mailctl database init"
 		}
 		return exUnavailable, "systemctl status mailquota-postgresql"
+	case errors.As(err, &pg) && pg.Code == "22021": // character_not_in_repertoire
+		return exUsage, "write it in UTF-8"
 	case errors.As(err, &pg) && pg.Code == "57014": // statement_timeout
 		return exWrong, "--since and --until ask for less"
 	case errors.As(err, &connect):
@@ -133,11 +141,11 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "mailctl", Short: "limits and reports of outgoing mail", Long: long, Version: version,
 		Example: "  mailctl usage\n  mailctl limit set plan:default messages/hour 100\n  mailctl report attempts --since 24h",
-		Args:    cobra.NoArgs,
+		Args:    subcommandOnly,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			// Cobra looks for options that must be there only after this.
-			err := c.ValidateRequiredFlags()
+			err := cmp.Or(c.ValidateRequiredFlags(), checkWords(c))
 			a.started = err == nil
 			return err
 		},
@@ -152,12 +160,15 @@ func (a *app) root() *cobra.Command {
 	}
 	root.AddCommand(a.importCommand(), a.exportCommand())
 	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
+	root.AddCommand(a.suggestLimits())
+	root.SetFlagErrorFunc(wrongFlag)
+	offerNames(root)
 	return root
 }
 
 // group is a command that has others below it.
 func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs,
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: subcommandOnly,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(commands...)
 	return c
@@ -212,7 +223,7 @@ func (a *app) admin(ctx context.Context) (*admin.Admin, error) {
 func object(s string) (quota.Object, error) {
 	o, err := quota.ParseObject(s)
 	if err != nil {
-		return o, &failure{exUsage, err.Error(), ""}
+		return o, &failure{exUsage, err.Error(), nearForm(s)}
 	}
 	return o, nil
 }
@@ -221,9 +232,35 @@ func (a *app) printJSON(v any) error { return encoder(a.stdout).Encode(v) }
 
 // encoder writes one value a line, with <, > and & as they are.
 func encoder(w io.Writer) *json.Encoder {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(escaper{w})
 	e.SetEscapeHTML(false)
 	return e
+}
+
+// escaper writes JSON so that a terminal obeys nothing in it: package json escapes
+// of the characters that are not printable only those of ASCII. Others are in
+// strings only, where all may be escaped (RFC 8259 7).
+type escaper struct{ w io.Writer }
+
+func (e escaper) Write(p []byte) (int, error) {
+	isSafe := func(r rune) bool { return r < 0x80 || unicode.IsPrint(r) }
+	if bytes.IndexFunc(p, func(r rune) bool { return !isSafe(r) }) < 0 {
+		return e.w.Write(p)
+	}
+	var b []byte
+	for _, r := range string(p) {
+		if isSafe(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			b = fmt.Appendf(b, `\u%04x`, unit)
+		}
+	}
+	if _, err := e.w.Write(b); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // done tells people what was changed.
@@ -231,6 +268,6 @@ func (a *app) done(format string, args ...any) error {
 	if a.json {
 		return nil
 	}
-	_, err := fmt.Fprintf(a.stdout, format+"\n", args...)
+	_, err := fmt.Fprintln(a.stdout, report.Printable(fmt.Sprintf(format, args...)))
 	return err
 }

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"sendmail-wrapper/quota"
+	"sendmail-wrapper/report"
 )
 
-// What a shell offers at the TAB key are words that are fixed. It offers no names
-// of objects: most who type may not read the database, and nobody waits for one
-// in the middle of a line.
+// What a shell offers at the TAB key are words that are fixed, and to root names of
+// objects, where the database answers at once. Nothing is said of what is wrong:
+// nobody wants to read that in the middle of a line.
 
 // classesBelow are those that have defaults on the server or a plan.
 var classesBelow = []quota.Class{quota.Subscription, quota.Domain, quota.Mailbox, quota.User}
@@ -26,15 +31,22 @@ func offer(words ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
 }
 
-// offerObjects offers the beginnings of objects, up to where the name follows.
+// offerObjects offers the beginnings of objects, up to where the name follows, and
+// then the names.
 func offerObjects(classes []quota.Class) cobra.CompletionFunc {
-	return func(_ *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		directive := cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 		var words []cobra.Completion
 		for _, class := range classes {
 			word := class.String() + ":"
 			if class == quota.Server {
 				word = class.String()
+			}
+			if begin, ok := strings.CutPrefix(toComplete, word); ok && class != quota.Server {
+				for _, name := range namesFrom(c, class, begin) {
+					words = append(words, word+name)
+				}
+				continue
 			}
 			if !strings.HasPrefix(word, toComplete) {
 				continue
@@ -48,14 +60,75 @@ func offerObjects(classes []quota.Class) cobra.CompletionFunc {
 	}
 }
 
-// offerLimits offers the names of the limits.
-func offerLimits() cobra.CompletionFunc {
-	var words []string
+// offerNamesOf offers the names of one class.
+func offerNamesOf(class quota.Class) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return namesFrom(c, class, toComplete), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	}
+}
+
+// namesFrom are names of a class that begin with what was typed: some of those
+// that can be typed as they are.
+func namesFrom(c *cobra.Command, class quota.Class, begin string) (names []cobra.Completion) {
+	if os.Geteuid() != 0 || len(begin) > 254 || begin != "" && !plain(begin) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	a := &app{configPath: c.Root().PersistentFlags().Lookup("config").Value.String()}
+	defer a.close()
+	if a.connect(ctx) != nil {
+		return nil
+	}
+	list, err := report.NamesFrom(ctx, a.pool, class, a.config.Host, begin, 50)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(list, func(name string) bool { return !plain(name) })
+}
+
+// offerNames has names offered wherever a command or an option takes some of one
+// class, and nothing else is offered.
+func offerNames(root *cobra.Command) {
+	for class := quota.User; class < quota.Server; class++ {
+		if c, _, err := root.Find([]string{class.String()}); err == nil && c != root {
+			for _, sub := range c.Commands() {
+				_, argument, _ := strings.Cut(sub.Use, " ")
+				isName := strings.HasPrefix(argument, "NAME") || strings.HasPrefix(argument, "ADDRESS")
+				if isName && sub.Name() != "add" && sub.ValidArgsFunction == nil {
+					sub.ValidArgsFunction = offerInTurn(offerNamesOf(class))
+				}
+			}
+		}
+	}
+	offerNamesToOptions(root)
+}
+
+func offerNamesToOptions(c *cobra.Command) {
+	for class := quota.User; class < quota.Server; class++ {
+		f := c.Flags().Lookup(class.String())
+		if f == nil || f.Value.Type() != "string" {
+			continue
+		}
+		if _, taken := c.GetFlagCompletionFunc(f.Name); !taken {
+			mustBeDefined(c.RegisterFlagCompletionFunc(f.Name, offerNamesOf(class)))
+		}
+	}
+	for _, sub := range c.Commands() {
+		offerNamesToOptions(sub)
+	}
+}
+
+// limitNames are the names of the limits.
+func limitNames() (words []string) {
 	for l := range quota.Limit(quota.NumLimits) {
 		words = append(words, l.String())
 	}
-	return offer(words...)
+	return words
 }
+
+// offerLimits offers the names of the limits.
+func offerLimits() cobra.CompletionFunc { return offer(limitNames()...) }
 
 // offerInTurn offers for each argument what may stand in its place.
 func offerInTurn(places ...cobra.CompletionFunc) cobra.CompletionFunc {
@@ -67,10 +140,15 @@ func offerInTurn(places ...cobra.CompletionFunc) cobra.CompletionFunc {
 	}
 }
 
-// offerFor offers words as the value of an option.
+// offerFor offers words as the value of an option, which must be one of them: see
+// checkWords.
 func offerFor(c *cobra.Command, option string, words ...string) {
 	mustBeDefined(c.RegisterFlagCompletionFunc(option, offer(words...)))
+	mustBeDefined(c.Flags().SetAnnotation(option, oneOf, words))
 }
+
+// oneOf is the annotation of an option with the words that its value may be.
+const oneOf = "mailctl_one_of"
 
 // mustBeDefined panics if an option was not defined before more was said of it: no
 // command line can bring this about.

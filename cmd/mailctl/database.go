@@ -158,10 +158,10 @@ func (a *app) checkDatabase(ctx context.Context) error {
 		return a.done("schema version %d; the counters equal the messages", sqlschema.Latest())
 	}
 	for _, p := range problems {
-		fmt.Fprintln(a.stderr, "mailctl: problem:", p)
+		a.problem(p)
 	}
 	if len(mismatches) > 0 {
-		fmt.Fprintf(a.stderr, "mailctl: problem: %d counters differ from the messages\n", len(mismatches))
+		a.problem(fmt.Sprintf("%d counters differ from the messages", len(mismatches)))
 		var rows [][]any
 		for _, m := range mismatches {
 			rows = append(rows, []any{m.Object.String(), m.Limit.String(), m.Counter, m.Events})

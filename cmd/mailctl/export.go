@@ -29,7 +29,7 @@ func (a *app) exportCommand() *cobra.Command {
 				return err
 			}
 			if output == "" || output == "-" {
-				return inv.WriteJSON(a.stdout)
+				return inv.WriteJSON(escaper{a.stdout})
 			}
 			if err := writeExport(output, inv); err != nil {
 				return err

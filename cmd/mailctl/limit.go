@@ -74,7 +74,7 @@ func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value 
 	}
 	l, err := quota.ParseLimit(limit)
 	if err != nil {
-		return &failure{exUsage, err.Error(), ""}
+		return wrong(err, limit, limitNames())
 	}
 	class, err := admin.Governs(o, forClass)
 	if err != nil {

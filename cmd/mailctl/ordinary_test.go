@@ -107,6 +107,13 @@ func TestOrdinaryUser(t *testing.T) {
 			t.Errorf("%s: exit status %d\n%s%s", args, exit, stdout, stderr)
 		}
 	}
+	// Nor is he told at the TAB key who else is here; root is.
+	for uid, want := range map[uint32]string{nobody: ":36\n", 0: "user:alice\nuser:nobody\n:36\n"} {
+		exit, stdout, stderr := as(t, uid, "--config", open, "__complete", "usage", "user:")
+		if stdout = strings.ReplaceAll(stdout, "@host1", ""); exit != exOK || stdout != want {
+			t.Errorf("uid %d completes: exit status %d\n%s%s", uid, exit, stdout, stderr)
+		}
+	}
 	for _, args := range []string{
 		"plan list", "plan add x", "user list", "subscription set nobody --plan system", "limit show", "limit set user:nobody messages/hour unlimited",
 		"report messages", "report top", "report attempts", "report scripts", "trace 0198f2c4-7a10-7d3c-9b52-6f1e8a0c4d21", "database check", "usage user:alice", "usage server",

@@ -158,7 +158,7 @@ func (a *app) showStatus(ctx context.Context) error {
 	}
 	if !a.json {
 		for _, p := range s.Problems {
-			fmt.Fprintln(a.stderr, "mailctl: problem:", p)
+			a.problem(p)
 		}
 	}
 	return &failure{exWrong, "", ""}

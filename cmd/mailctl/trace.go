@@ -370,8 +370,8 @@ func (t *tracing) byLog(ctx context.Context, query trace.Query, since time.Time)
 }
 
 // progress tells who looks at a terminal why it takes so long.
-func (t *tracing) progress(day time.Time) {
-	if f, ok := t.stderr.(*os.File); ok && !t.json {
+func (a *app) progress(day time.Time) {
+	if f, ok := a.stderr.(*os.File); ok && !a.json {
 		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
 			fmt.Fprintf(f, "\r\x1b[Kreading %s …\r", day.Format("2006-01-02"))
 		}

@@ -43,7 +43,7 @@ func (t *tracing) print(argument string) error {
 			}
 		}
 		for _, w := range a.Warnings {
-			fmt.Fprintln(t.stdout, "warning: "+report.Printable(w))
+			fmt.Fprintln(t.stdout, report.Paint(t.stdout, report.Yellow, "warning: "+report.Printable(w)))
 		}
 		if a.Message != nil {
 			printMessage(t.stdout, a)
