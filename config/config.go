@@ -50,6 +50,7 @@ type Daemon struct {
 	PolicySocket     string   `toml:"policy-socket"`    // path; "" is off
 	Metrics          string   `toml:"metrics"`          // address and port; "" is off
 	RetentionDays    int      `toml:"retention-days"`   // 2 to 3650
+	SumsMonths       int      `toml:"sums-months"`      // 1 to 120
 	DetailsDays      int      `toml:"details-days"`     // 1 to retention-days: subjects, recipients, message ids
 	RecordSubjects   bool     `toml:"record-subjects"`
 	RecordRecipients bool     `toml:"record-recipients"`
@@ -110,6 +111,7 @@ func Default() Daemon {
 		JournalLimit:     1000000,
 		JournalShare:     10,
 		RetentionDays:    31,
+		SumsMonths:       13,
 		DetailsDays:      31,
 		RecordSubjects:   true,
 		RecordRecipients: true,
@@ -234,6 +236,7 @@ func (d *Daemon) check(m *mistakes) {
 	number("calls-per-user", int64(d.CallsPerUser), 1, 100000)
 	number("calls", int64(d.Calls), 1, 100000)
 	number("retention-days", int64(d.RetentionDays), 2, 3650)
+	number("sums-months", int64(d.SumsMonths), 1, 120)
 	if d.RetentionDays >= 2 && (d.DetailsDays < 1 || d.DetailsDays > d.RetentionDays) {
 		m.add("details-days", "= %d: must be 1 to %d, which is retention-days", d.DetailsDays, d.RetentionDays)
 	}
@@ -323,7 +326,7 @@ func checkSecret(path string, d *Daemon, m *mistakes) {
 func keys() []string {
 	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
 		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
-		"policy-socket", "metrics", "retention-days", "details-days", "record-subjects", "record-recipients", "record-requests",
+		"policy-socket", "metrics", "retention-days", "sums-months", "details-days", "record-subjects", "record-recipients", "record-requests",
 		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format",
 		"notify-admin", "notify-from", "notify-warn", "notify-digest", "notify-quiet", "notify-customers", "notify-webhook",
 		"notify-webhook-key", "notify-hook", "notify-templates"}

@@ -10,6 +10,7 @@ import (
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/notify"
 	"sendmail-wrapper/quota"
+	"sendmail-wrapper/report"
 	"sendmail-wrapper/sqlschema"
 )
 
@@ -74,8 +75,10 @@ func (s *Server) lookAfter(ctx context.Context) {
 		store := s.database.store
 		complain(store.Heartbeat(ctx), "the database does not know that this host is there")
 		complain(store.Refresh(ctx), "limits are not known as they are now, for a time without the database")
+		complain(report.RollUp(ctx, s.database.pool), "messages are not summed up yet")
 		if time.Since(maintained) >= time.Hour {
 			complain(store.Maintain(ctx, s.config().RetentionDays, s.config().DetailsDays), "partitions of the messages are not in order yet")
+			complain(report.DropSums(ctx, s.database.pool, s.config().SumsMonths), "old sums are not dropped yet")
 			complain(store.Acquaint(ctx), "users and mailboxes are not known, for a time without the database")
 			maintained = time.Now()
 		}

@@ -106,6 +106,30 @@ func TestDetailsDays(t *testing.T) {
 	}
 }
 
+// TestSumsAreMade: the daemon sums up what is over as soon as it runs.
+func TestSumsAreMade(t *testing.T) {
+	r := start(t, func(c *config.Daemon) {
+		conn, err := pgx.Connect(t.Context(), c.Database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(t.Context())
+		if _, err := conn.Exec(t.Context(), `SELECT make_partitions((now() AT TIME ZONE 'UTC')::date - 3, 3)`); err != nil {
+			t.Fatal(err)
+		}
+	})
+	days := 0
+	for end := time.Now().Add(20 * time.Second); days < 2 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		if err := r.owner.QueryRow(t.Context(), `SELECT count(*) FROM summed WHERE span = 'day' AND NOT dirty`).Scan(&days); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if days < 2 { // yesterday may not be over for an hour yet
+		t.Errorf("%d days are summed up", days)
+	}
+}
+
 // TestTrace: an accepted message brings its id in the field that is configured, and
 // with it what the report may keep.
 func TestTrace(t *testing.T) {

@@ -247,6 +247,7 @@ func TestDetailsRetention(t *testing.T) {
 		if err := quota.MakePartitions(store, t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
+		summed(t, pool, at)
 		if _, err := pool.Exec(t.Context(), insertRow, at); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,9 @@
 package quota
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // RememberedOf is how many batches a store has decided by memory.
 func RememberedOf(s *Store) int64 { return s.remembered.Load() }
@@ -25,4 +28,10 @@ var MakePartitions = (*Store).makePartitions
 func IsRemembered(s *Store, m *Message) bool {
 	_, routes, _ := s.memory.begin([]routeKey{s.keyOf(m)})
 	return routes[0] != nil
+}
+
+// Book writes what was decided while the database was away.
+func Book(s *Store, ctx context.Context, messages []Message, decided []*Decision) error {
+	_, err := s.decide(ctx, &batch{messages: messages, decided: decided, again: true})
+	return err
 }

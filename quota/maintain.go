@@ -32,9 +32,10 @@ func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) er
 	if err := s.makePartitions(ctx, days...); err != nil {
 		return err
 	}
-	return errors.Join(
+	before, err := s.summedBefore(ctx, now.AddDate(0, 0, -retentionDays))
+	return errors.Join(err,
 		s.dropPartitions(ctx, "details", `SELECT drop_details($1::date)`, now.AddDate(0, 0, -detailsDays)),
-		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, now.AddDate(0, 0, -retentionDays)),
+		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, before),
 		s.deleteEnded(ctx, now.AddDate(0, 0, -retentionDays)))
 }
 

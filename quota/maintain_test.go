@@ -72,6 +72,7 @@ func TestRetentionBesideReader(t *testing.T) {
 	if err := quota.MakePartitions(store, t.Context(), old, old.AddDate(0, 0, 1), old.AddDate(0, 0, 2)); err != nil {
 		t.Fatal(err)
 	}
+	summed(t, pool, old, old.AddDate(0, 0, 1), old.AddDate(0, 0, 2))
 	all := partitions(t, pool)
 	if _, err := pool.Exec(t.Context(), `INSERT INTO host (name) VALUES ('host1') ON CONFLICT DO NOTHING`); err != nil {
 		t.Fatal(err)
@@ -139,6 +140,7 @@ func TestPartitionsOfAnOutage(t *testing.T) {
 	if n := number(t, pool, `SELECT count(*) FROM messages`); n != int64(2*len(days)) {
 		t.Errorf("%d rows", n)
 	}
+	summed(t, pool, days[0])
 	if err := store.Maintain(t.Context(), 20, 20); err != nil {
 		t.Fatal(err)
 	}

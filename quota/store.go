@@ -532,6 +532,7 @@ func (l *ledger) save(ctx context.Context, conn *pgxpool.Conn, hostID int32, ver
 		trip.Queue(saveSQL, ids, states, version)
 	}
 	l.rows.queue(trip, hostID)
+	l.rows.queueDirty(trip, l.clock)
 	trip.Queue("COMMIT")
 	if err := conn.SendBatch(ctx, trip).Close(); err != nil {
 		return fmt.Errorf("write counters and messages: %w", err)

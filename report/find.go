@@ -99,7 +99,7 @@ type Submission struct {
 func FindSubmissions(ctx context.Context, pool *pgxpool.Pool, s Submission) ([]*Message, error) {
 	var rows pgx.Rows
 	var err error
-	const sql = `SELECT m.at, m.id FROM messages m WHERE m.at >= $1 AND m.at < $2 AND m.decision = 1 AND m.recipients = $3 AND `
+	const sql = `SELECT m.at, m.id FROM messages m WHERE m.at >= $1 AND m.at < $2 AND m.decision <> 2 AND m.recipients = $3 AND `
 	order := fmt.Sprintf(` ORDER BY m.at DESC, m.id DESC LIMIT %d`, maxFound)
 	switch {
 	case s.Login != "":

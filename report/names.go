@@ -29,6 +29,7 @@ const (
        WHEN 2 THEN (SELECT address FROM mailbox WHERE id = k.id)
        WHEN 3 THEN (SELECT name FROM domain WHERE id = k.id)
        WHEN 4 THEN (SELECT name FROM subscription WHERE id = k.id)
+       WHEN 5 THEN (SELECT name FROM plan WHERE id = k.id)
        WHEN 6 THEN '' END
   FROM unnest($1::bigint[]) k (id)`
 	namesAtOnce = 1000
@@ -52,6 +53,10 @@ func (n names) learn(ctx context.Context, pool *pgxpool.Pool, page []stored) err
 			}
 		}
 	}
+	return n.lookUp(ctx, pool, missing)
+}
+
+func (n names) lookUp(ctx context.Context, pool *pgxpool.Pool, missing []quota.ID) error {
 	for some := range slices.Chunk(missing, namesAtOnce) {
 		rows, err := pool.Query(ctx, namesSQL, some)
 		if err != nil {
@@ -77,7 +82,7 @@ func (n names) apply(s *stored) *Message {
 		m.Host = *host
 	}
 	m.User, m.Subscription, m.Domain, m.Mailbox = n.of(s.user), n.of(s.subscription), n.of(s.domain), n.of(s.mailbox)
-	if m.Decision == "refused" {
+	if m.Decision != "accepted" {
 		m.RefusedBy = m.RefusedWhy
 		if refuser := n.of(s.refuser); refuser != nil && s.limit != nil {
 			by := refusedBy(*s.refuser, *refuser, *s.limit)

@@ -19,21 +19,17 @@ import (
 // the same path is another file on another host, and a script that a user only
 // says to be is not the other's who has it.
 type Source struct {
-	Name       string   `json:"name"`
-	Host       string   `json:"host"`
-	User       *string  `json:"user"`       // null: not known
-	Messages   int64    `json:"messages"`   // let through, as recipients
-	Recipients int64    `json:"recipients"` // of these
-	Refused    int64    `json:"refused"`    // messages
-	First      Time     `json:"first"`
-	Last       Time     `json:"last"`
-	Weakest    string   `json:"weakest_proof"` // of the name: kernel, system, claimed
-	Strongest  string   `json:"strongest_proof"`
-	Subjects   []string `json:"subjects"` // samples, newest first: of the last day, where they are kept
-	To         []string `json:"to"`       // the same of recipients
+	Name string  `json:"name"`
+	Host string  `json:"host"`
+	User *string `json:"user"` // null: not known
+	Counts
+	Weakest   string   `json:"weakest_proof"` // of the name: kernel, system, claimed
+	Strongest string   `json:"strongest_proof"`
+	Subjects  []string `json:"subjects"` // samples, newest first: of the last hour in which it sent, where they are kept
+	To        []string `json:"to"`       // the same of recipients
 
 	host quota.ID
-	user *quota.ID
+	user quota.ID // 0: not known
 }
 
 // SourceColumns are what Sources can rank by.
@@ -49,49 +45,32 @@ func Sources(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit
 	if !slices.Contains(SourceColumns, by) {
 		return nil, fmt.Errorf("cannot rank by %q", by)
 	}
-	list, err := days(ctx, pool, f)
-	if err != nil {
-		return nil, err
-	}
 	groups := map[[3]string]*Source{}
-	for _, day := range list {
-		sources, err := sourcesOfDay(ctx, pool, &day, by)
-		if err != nil {
-			return nil, err
+	err := eachGroup(ctx, pool, f, byDay, func(source, conditions string) string { return sourcesSQL(by, source, conditions) }, scanSource, func(s Source) {
+		k := [3]string{s.Name, s.Host, orNull(s.User)}
+		if g := groups[k]; g != nil {
+			g.merge(&s)
+			return
 		}
-		for i := range sources {
-			s := &sources[i]
-			k := [3]string{s.Name, s.Host, orNull(s.User)}
-			g := groups[k]
-			if g == nil {
-				groups[k] = s
-				continue
-			}
-			g.add(s)
-		}
+		groups[k] = &s
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read by %s: %w", by, err)
 	}
 	top := first(groups, limit, func(a, b *Source) int {
 		return cmp.Or(cmp.Compare(b.Recipients, a.Recipients), cmp.Compare(b.Refused, a.Refused), cmp.Compare(a.Name, b.Name),
 			cmp.Compare(a.Host, b.Host), cmp.Compare(orNull(a.User), orNull(b.User)))
 	})
-	for _, day := range list {
-		if err := sampleDay(ctx, pool, &day, by, top); err != nil {
-			return nil, err
-		}
-	}
-	return top, nil
+	return top, sampleAll(ctx, pool, f, by, top)
 }
 
-// add sums up with another one of the same.
-func (s *Source) add(o *Source) {
-	s.Messages += o.Messages
-	s.Recipients += o.Recipients
-	s.Refused += o.Refused
-	s.First = earliest(s.First, o.First)
+// merge sums up with another one of the same.
+func (s *Source) merge(o *Source) {
 	if !time.Time(o.Last).Before(time.Time(s.Last)) {
-		s.Last, s.host, s.user = o.Last, o.host, o.user
+		s.host, s.user = o.host, o.user
 	}
-	if proofs[o.Weakest] < proofs[s.Weakest] {
+	s.Counts.add(&o.Counts)
+	if w := proofs[o.Weakest]; w != 0 && (w < proofs[s.Weakest] || proofs[s.Weakest] == 0) {
 		s.Weakest = o.Weakest
 	}
 	if proofs[o.Strongest] > proofs[s.Strongest] {
@@ -104,52 +83,62 @@ var proofs = map[string]origin.Proof{
 	origin.Claimed.String(): origin.Claimed, origin.System.String(): origin.System, origin.Kernel.String(): origin.Kernel,
 }
 
-func sourcesOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter, by string) ([]Source, error) {
-	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT m.name, `+hostName+`, `+userName+`, m.host_id, m.user_id, m.messages, m.recipients, m.refused, m.first, m.last, m.weakest, m.strongest
-  FROM (SELECT m.`+by+` AS name, m.host_id, m.user_id, count(*) FILTER (WHERE m.decision = 1) AS messages,
-               coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint AS recipients, count(*) FILTER (WHERE m.decision = 2) AS refused,
-               min(m.at) AS first, max(m.at) AS last, coalesce(min(m.`+by+`_proof), 0) AS weakest, coalesce(max(m.`+by+`_proof), 0) AS strongest
-          FROM messages m WHERE `+conditions+` AND m.`+by+` IS NOT NULL GROUP BY m.`+by+`, m.host_id, m.user_id) m`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read by %s: %w", by, err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Source, err error) {
-		var first, last time.Time
-		var weakest, strongest int16
-		err = row.Scan(&s.Name, &s.Host, &s.User, &s.host, &s.user, &s.Messages, &s.Recipients, &s.Refused, &first, &last, &weakest, &strongest)
-		s.First, s.Last = Time(first), Time(last)
-		s.Weakest, s.Strongest = origin.Proof(weakest).String(), origin.Proof(strongest).String()
-		s.Subjects, s.To = []string{}, []string{}
-		return s, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read by %s: %w", by, err)
-	}
-	return list, nil
+func sourcesSQL(by, source, conditions string) string {
+	return `SELECT m.name, ` + hostName + `, ` + userName + `, m.host_id, m.user_id, m.weakest, m.strongest, m.messages, m.recipients, m.refused, m.observed, m.first, m.last
+  FROM (SELECT m.` + by + ` AS name, m.host_id, m.user_id, coalesce(min(nullif(m.` + by + `_weakest, 0)), 0) AS weakest, max(m.` + by + `_strongest) AS strongest,
+               ` + countsSQL + `
+          FROM ` + source + ` m WHERE ` + conditions + ` AND m.` + by + ` <> '' GROUP BY m.` + by + `, m.host_id, m.user_id) m`
 }
 
-// sampleDay gives samples to those sources that this day is the last of. The day
-// is read once for all of them, and the details of a few messages each by key.
-func sampleDay(ctx context.Context, pool *pgxpool.Pool, day *Filter, by string, top []Source) error {
+func scanSource(row pgx.CollectableRow) (s Source, err error) {
+	var weakest, strongest int16
+	err = row.Scan(append([]any{&s.Name, &s.Host, &s.User, &s.host, &s.user, &weakest, &strongest}, s.into()...)...)
+	s.Weakest, s.Strongest = origin.Proof(weakest).String(), origin.Proof(strongest).String()
+	s.Subjects, s.To = []string{}, []string{}
+	return s, err
+}
+
+// sampleAll gives samples to sources, hour by hour in which they sent last.
+func sampleAll(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, top []Source) error {
+	hours := map[time.Time]bool{}
+	for i := range top {
+		hours[time.Time(top[i].Last).UTC().Truncate(hour)] = true
+	}
+	since, until := f.bounds()
+	for h := range hours {
+		some := f
+		some.Since, some.Until = latestTime(since, h), earlier(until, h.Add(hour))
+		if err := sampleHour(ctx, pool, &some, by, top); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func latestTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// sampleHour gives samples to those sources that this hour is the last of. It is
+// read once for all of them, and the details of a few messages each by key.
+func sampleHour(ctx context.Context, pool *pgxpool.Pool, h *Filter, by string, top []Source) error {
 	var numbers []int
 	var names []string
 	var hosts, users []int64
 	for i := range top {
 		s := &top[i]
-		if last := time.Time(s.Last); last.Before(day.Since) || !last.Before(day.Until) {
+		if last := time.Time(s.Last); last.Before(h.Since) || !last.Before(h.Until) {
 			continue
 		}
-		var user int64
-		if s.user != nil {
-			user = int64(*s.user)
-		}
-		numbers, names, hosts, users = append(numbers, i), append(names, s.Name), append(hosts, int64(s.host)), append(users, user)
+		numbers, names, hosts, users = append(numbers, i), append(names, s.Name), append(hosts, int64(s.host)), append(users, int64(s.user))
 	}
 	if len(numbers) == 0 {
 		return nil
 	}
-	conditions, args := day.where()
+	conditions, args := h.where()
 	n := len(args)
 	rows, err := pool.Query(ctx, fmt.Sprintf(`SELECT k.number, d.subject, d.recipients
   FROM (SELECT k.number, m.id, m.at, row_number() OVER (PARTITION BY k.number ORDER BY m.at DESC, m.id DESC) AS place

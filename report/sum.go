@@ -18,19 +18,9 @@ import (
 // whatever the planner thinks of it: a join would read a table of all customers
 // for a few groups.
 const (
-	userName         = `(SELECT name FROM system_user WHERE id = m.user_id)`
-	subscriptionName = `(SELECT name FROM subscription WHERE id = m.subscription_id)`
-	domainName       = `(SELECT name FROM domain WHERE id = m.domain_id)`
-	hostName         = `(SELECT name FROM host WHERE id = m.host_id)`
+	userName = `(SELECT name FROM system_user WHERE id = m.user_id)`
+	hostName = `(SELECT name FROM host WHERE id = m.host_id)`
 )
-
-// refuserName is the name of the object whose limit refused a message.
-const refuserName = `CASE m.refused_object >> 40
-       WHEN 1 THEN (SELECT name FROM system_user WHERE id = m.refused_object)
-       WHEN 2 THEN (SELECT address FROM mailbox WHERE id = m.refused_object)
-       WHEN 3 THEN (SELECT name FROM domain WHERE id = m.refused_object)
-       WHEN 4 THEN (SELECT name FROM subscription WHERE id = m.refused_object)
-       WHEN 6 THEN '' END`
 
 // days splits a filter by the days (UTC) for which there are rows.
 func days(ctx context.Context, pool *pgxpool.Pool, f Filter) ([]Filter, error) {
@@ -59,8 +49,38 @@ func days(ctx context.Context, pool *pgxpool.Pool, f Filter) ([]Filter, error) {
 	return list, nil
 }
 
-// Attempt is a group of refused messages: those of one source that one limit,
-// or one reason, refused.
+// countsSQL are the counts of a group of rows m of a part.
+const countsSQL = `coalesce(sum(m.messages) FILTER (WHERE m.decision <> 2), 0)::bigint AS messages,
+       coalesce(sum(m.recipients) FILTER (WHERE m.decision <> 2), 0)::bigint AS recipients,
+       coalesce(sum(m.messages) FILTER (WHERE m.decision = 2), 0)::bigint AS refused,
+       coalesce(sum(m.messages) FILTER (WHERE m.decision = 3), 0)::bigint AS observed,
+       min(m.first) AS first, max(m.last) AS last`
+
+// Counts are the sums of a group of messages.
+type Counts struct {
+	Messages   int64 `json:"messages"`   // let through, as recipients
+	Recipients int64 `json:"recipients"` // of these
+	Refused    int64 `json:"refused"`    // messages
+	Observed   int64 `json:"observed"`   // of those let through: would have been refused, but for mode observe
+	First      Time  `json:"first"`
+	Last       Time  `json:"last"`
+}
+
+func (c *Counts) add(o *Counts) {
+	c.Messages += o.Messages
+	c.Recipients += o.Recipients
+	c.Refused += o.Refused
+	c.Observed += o.Observed
+	c.First, c.Last = earliest(c.First, o.First), latest(c.Last, o.Last)
+}
+
+// into are what countsSQL is scanned into.
+func (c *Counts) into() []any {
+	return []any{&c.Messages, &c.Recipients, &c.Refused, &c.Observed, (*time.Time)(&c.First), (*time.Time)(&c.Last)}
+}
+
+// Attempt is a group of messages that were refused, or would have been: those of
+// one source that one limit, or one reason, refused.
 type Attempt struct {
 	RefusedBy  string  `json:"refused_by"`
 	User       *string `json:"user"`
@@ -68,9 +88,27 @@ type Attempt struct {
 	Script     *string `json:"script"`
 	Crontab    *string `json:"crontab"`
 	Attempts   int64   `json:"attempts"`
+	Observed   int64   `json:"observed"` // of these: let through by mode observe
 	Recipients int64   `json:"recipients"`
 	First      Time    `json:"first"`
 	Last       Time    `json:"last"`
+
+	user, refuser quota.ID // 0: none
+	limit         int16    // of refuser; -1: none
+}
+
+func (a *Attempt) add(o *Attempt) {
+	a.Attempts += o.Attempts
+	a.Observed += o.Observed
+	a.Recipients += o.Recipients
+	a.First, a.Last = earliest(a.First, o.First), latest(a.Last, o.Last)
+}
+
+// attemptIDs is what tells groups of attempts apart before they have names.
+type attemptIDs struct {
+	user, refuser                 quota.ID
+	limit                         int16
+	reason, kind, script, crontab string
 }
 
 // key is what tells groups of attempts apart.
@@ -89,139 +127,181 @@ func orNull(s *string) string {
 // Attempts returns who tried to send more than he may, most attempts first, at
 // most limit of them.
 func Attempts(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int) ([]Attempt, error) {
-	f.Refused = true
-	list, err := days(ctx, pool, f)
-	if err != nil {
-		return nil, err
-	}
-	groups := map[[5]string]*Attempt{}
-	for _, day := range list {
-		attempts, err := attemptsOfDay(ctx, pool, &day)
-		if err != nil {
-			return nil, err
+	f.tried = true
+	all := map[attemptIDs]*Attempt{}
+	err := eachGroup(ctx, pool, f, byDay, attemptsSQL, scanAttempt, func(a Attempt) {
+		k := attemptIDs{a.user, a.refuser, a.limit, a.RefusedBy, a.Kind, orNull(a.Script), orNull(a.Crontab)}
+		if met := all[k]; met != nil {
+			met.add(&a)
+			return
 		}
-		for i := range attempts {
-			a := &attempts[i]
-			g := groups[a.key()]
-			if g == nil {
-				groups[a.key()] = a
-				continue
-			}
-			g.Attempts += a.Attempts
-			g.Recipients += a.Recipients
-			g.First, g.Last = earliest(g.First, a.First), latest(g.Last, a.Last)
-		}
-	}
-	return first(groups, limit, func(a, b *Attempt) int {
-		return cmp.Or(cmp.Compare(b.Attempts, a.Attempts), time.Time(b.Last).Compare(time.Time(a.Last)))
-	}), nil
-}
-
-func attemptsOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter) ([]Attempt, error) {
-	conditions, args := f.where()
-	rows, err := pool.Query(ctx, `SELECT m.refused_object, m.refused_limit, `+refuserName+`, m.reason, `+userName+`, m.kind, m.script, m.crontab,
-       m.attempts, m.recipients, m.first, m.last
-  FROM (SELECT m.refused_object, m.refused_limit, CASE WHEN m.refused_object IS NULL THEN m.refused_why END AS reason,
-               m.user_id, m.kind, m.script, m.crontab, count(*) AS attempts, sum(m.recipients)::bigint AS recipients, min(m.at) AS first, max(m.at) AS last
-          FROM messages m WHERE `+conditions+`
-         GROUP BY m.refused_object, m.refused_limit, reason, m.user_id, m.kind, m.script, m.crontab) m`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attempt, err error) {
-		var object *quota.ID
-		var number *int16
-		var refuser, reason *string
-		var first, last time.Time
-		err = row.Scan(&object, &number, &refuser, &reason, &a.User, &a.Kind, &a.Script, &a.Crontab, &a.Attempts, &a.Recipients, &first, &last)
-		if object != nil && number != nil && refuser != nil {
-			a.RefusedBy = refusedBy(*object, *refuser, *number)
-		} else if reason != nil {
-			a.RefusedBy = *reason
-		}
-		a.First, a.Last = Time(first), Time(last)
-		return a, err
+		all[k] = &a
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read attempts: %w", err)
 	}
-	return list, nil
+	most := func(a, b *Attempt) int {
+		return cmp.Or(cmp.Compare(b.Attempts, a.Attempts), time.Time(b.Last).Compare(time.Time(a.Last)), cmp.Compare(a.refuser, b.refuser), cmp.Compare(a.user, b.user))
+	}
+	list := first(all, spare*limit, most)
+	known := names{}
+	var ids []quota.ID
+	for i := range list {
+		ids = append(ids, list[i].user, list[i].refuser)
+	}
+	if err := known.lookUp(ctx, pool, ids); err != nil {
+		return nil, err
+	}
+	named := map[[5]string]*Attempt{}
+	for i := range list {
+		a := &list[i]
+		a.User = known.of(&a.user)
+		if refuser := known.of(&a.refuser); refuser != nil && a.limit >= 0 {
+			a.RefusedBy = refusedBy(a.refuser, *refuser, a.limit)
+		}
+		if met := named[a.key()]; met != nil {
+			met.add(a)
+			continue
+		}
+		named[a.key()] = a
+	}
+	return first(named, limit, most), nil
 }
 
-// Sender is what one source sent.
-type Sender struct {
-	Name       *string `json:"name"` // null: not known
-	Messages   int64   `json:"messages"`
-	Recipients int64   `json:"recipients"`
-	Refused    int64   `json:"refused"` // messages that were not let through
-	First      Time    `json:"first"`
-	Last       Time    `json:"last"`
+// spare is how many times as many groups get names as are asked for: those of one
+// name, such as of a user who was removed and came back, are shown as one.
+const spare = 4
+
+func attemptsSQL(source, conditions string) string {
+	return `SELECT m.refused_object, m.refused_limit, m.reason, m.user_id, m.kind, nullif(m.script, ''), nullif(m.crontab, ''), sum(m.messages)::bigint AS attempts,
+       coalesce(sum(m.messages) FILTER (WHERE m.decision = 3), 0)::bigint AS observed, sum(m.recipients)::bigint AS recipients, min(m.first) AS first, max(m.last) AS last
+  FROM ` + source + ` m WHERE ` + conditions + `
+ GROUP BY m.refused_object, m.refused_limit, m.reason, m.user_id, m.kind, m.script, m.crontab`
 }
 
-// TopColumns are what Top can count by.
-var TopColumns = []string{"script", "crontab", "user", "subscription", "domain", "site", "sender", "kind", "host"}
-
-// topSQL are for each of these what tells senders apart in rows m, and its name.
-var topSQL = map[string]struct{ column, name string }{
-	"script": {"script", "m.script"}, "crontab": {"crontab", "m.crontab"}, "site": {"site", "m.site"}, "sender": {"sender", "m.sender"},
-	"kind": {"kind", "m.kind"}, "user": {"user_id", userName}, "subscription": {"subscription_id", subscriptionName},
-	"domain": {"domain_id", domainName}, "host": {"host_id", hostName},
+func scanAttempt(row pgx.CollectableRow) (a Attempt, err error) {
+	return a, row.Scan(&a.refuser, &a.limit, &a.RefusedBy, &a.user, &a.Kind, &a.Script, &a.Crontab, &a.Attempts, &a.Observed, &a.Recipients,
+		(*time.Time)(&a.First), (*time.Time)(&a.Last))
 }
+
+// Group is what one source sent, or tried to.
+type Group struct {
+	Name *string `json:"name"` // null: not known
+	Counts
+
+	key groupKey
+}
+
+// groupKey is the id of an object or host, or a text; neither: not known.
+type groupKey struct {
+	id   quota.ID
+	text string
+}
+
+// groupSQL are for each column by which messages can be counted what tells groups
+// apart in rows m: a text, or the id of an object or host.
+var groupSQL = map[string]struct {
+	sql  string
+	isID bool
+}{
+	"server": {"'server'", false}, "plan": {"coalesce((SELECT plan_id FROM subscription WHERE id = m.subscription_id), 0)", true},
+	"subscription": {"m.subscription_id", true}, "domain": {"m.domain_id", true}, "mailbox": {"m.mailbox_id", true}, "user": {"m.user_id", true},
+	"host": {"m.host_id", true}, "script": {"m.script", false}, "crontab": {"m.crontab", false}, "site": {"m.site", false}, "sender": {"m.sender", false},
+	"kind": {"m.kind", false}, "hour": {`to_char(date_trunc('hour', m.at, 'UTC') AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`, false},
+}
+
+// TopColumns are what Top can count by, AttemptColumns what TopAttempts can.
+var (
+	TopColumns     = []string{"script", "crontab", "user", "subscription", "domain", "mailbox", "plan", "site", "sender", "kind", "host", "hour"}
+	AttemptColumns = []string{"server", "plan", "subscription", "domain", "mailbox", "user", "script", "crontab", "site", "hour", "host"}
+)
+
+// grains are how fine the columns are that are finer than a day's sums.
+var grains = map[string]grain{"hour": byHour, "sender": byRow}
 
 // Top returns who sent most, by one of TopColumns, at most limit of them.
-// Messages and recipients are those let through.
-func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int) ([]Sender, error) {
-	if _, ok := topSQL[by]; !ok {
+func Top(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int) ([]Group, error) {
+	if !slices.Contains(TopColumns, by) {
 		return nil, fmt.Errorf("cannot count by %q: there are %s", by, strings.Join(TopColumns, ", "))
 	}
-	list, err := days(ctx, pool, f)
-	if err != nil {
-		return nil, err
-	}
-	groups := map[string]*Sender{}
-	for _, day := range list {
-		senders, err := sendersOfDay(ctx, pool, &day, by)
-		if err != nil {
-			return nil, err
-		}
-		for i := range senders {
-			s := &senders[i]
-			g := groups[orNull(s.Name)]
-			if g == nil {
-				groups[orNull(s.Name)] = s
-				continue
-			}
-			g.Messages += s.Messages
-			g.Recipients += s.Recipients
-			g.Refused += s.Refused
-			g.First, g.Last = earliest(g.First, s.First), latest(g.Last, s.Last)
-		}
-	}
-	return first(groups, limit, func(a, b *Sender) int {
+	return groups(ctx, pool, f, by, limit, func(a, b *Group) int {
 		return cmp.Or(cmp.Compare(b.Recipients, a.Recipients), cmp.Compare(b.Refused, a.Refused), cmp.Compare(orNull(a.Name), orNull(b.Name)))
-	}), nil
+	})
 }
 
-func sendersOfDay(ctx context.Context, pool *pgxpool.Pool, f *Filter, by string) ([]Sender, error) {
-	conditions, args := f.where()
-	column, name := topSQL[by].column, topSQL[by].name
-	rows, err := pool.Query(ctx, `SELECT `+name+`, m.messages, m.recipients, m.refused, m.first, m.last
-  FROM (SELECT m.`+column+`, count(*) FILTER (WHERE m.decision = 1) AS messages, coalesce(sum(m.recipients) FILTER (WHERE m.decision = 1), 0)::bigint AS recipients,
-               count(*) FILTER (WHERE m.decision = 2) AS refused, min(m.at) AS first, max(m.at) AS last
-          FROM messages m WHERE `+conditions+` GROUP BY m.`+column+`) m`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read senders: %w", err)
+// TopAttempts returns who tried most often to send more than he may, by one of
+// AttemptColumns, at most limit of them. Recipients are those of what mode observe let
+// through.
+func TopAttempts(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int) ([]Group, error) {
+	if !slices.Contains(AttemptColumns, by) {
+		return nil, fmt.Errorf("cannot count by %q: there are %s", by, strings.Join(AttemptColumns, ", "))
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Sender, err error) {
-		var first, last time.Time
-		err = row.Scan(&s.Name, &s.Messages, &s.Recipients, &s.Refused, &first, &last)
-		s.First, s.Last = Time(first), Time(last)
-		return s, err
+	f.tried = true
+	return groups(ctx, pool, f, by, limit, func(a, b *Group) int {
+		return cmp.Or(cmp.Compare(b.Refused+b.Observed, a.Refused+a.Observed), cmp.Compare(orNull(a.Name), orNull(b.Name)))
+	})
+}
+
+func groups(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit int, compare func(a, b *Group) int) ([]Group, error) {
+	column := groupSQL[by]
+	sql := func(source, conditions string) string {
+		id, text := "0::bigint", column.sql
+		if column.isID {
+			id, text = column.sql+"::bigint", "''"
+		}
+		return `SELECT ` + id + ` AS id, ` + text + ` AS name, ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` GROUP BY 1, 2`
+	}
+	all := map[groupKey]*Group{}
+	err := eachGroup(ctx, pool, f, grains[by], sql, scanGroup, func(g Group) {
+		if met := all[g.key]; met != nil {
+			met.add(&g.Counts)
+			return
+		}
+		all[g.key] = &g
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read senders: %w", err)
+		return nil, fmt.Errorf("count by %s: %w", by, err)
 	}
-	return list, nil
+	list := first(all, spare*limit, func(a, b *Group) int { return cmp.Or(compare(a, b), cmp.Compare(a.key.id, b.key.id)) })
+	if err := nameGroups(ctx, pool, list); err != nil {
+		return nil, err
+	}
+	named := map[string]*Group{}
+	for i := range list {
+		if met := named[orNull(list[i].Name)]; met != nil {
+			met.add(&list[i].Counts)
+			continue
+		}
+		named[orNull(list[i].Name)] = &list[i]
+	}
+	return first(named, limit, compare), nil
+}
+
+func nameGroups(ctx context.Context, pool *pgxpool.Pool, list []Group) error {
+	known := names{}
+	var ids []quota.ID
+	for i := range list {
+		if id := list[i].key.id; id != 0 {
+			ids = append(ids, id)
+		}
+	}
+	if err := known.lookUp(ctx, pool, ids); err != nil {
+		return err
+	}
+	for i := range list {
+		g := &list[i]
+		switch {
+		case g.key.id != 0:
+			g.Name = known.of(&g.key.id)
+		case g.key.text != "":
+			g.Name = &g.key.text
+		}
+	}
+	return nil
+}
+
+func scanGroup(row pgx.CollectableRow) (g Group, err error) {
+	return g, row.Scan(append([]any{&g.key.id, &g.key.text}, g.into()...)...)
 }
 
 // first returns the first groups in an order, at most limit of them.

@@ -383,12 +383,21 @@ CREATE TABLE hourly (
   host_id         integer     NOT NULL,
   decision        smallint    NOT NULL,
   refused_limit   smallint    NOT NULL,
+  script_weakest  smallint    NOT NULL,
+  script_strongest smallint   NOT NULL,
+  crontab_weakest smallint    NOT NULL,
+  crontab_strongest smallint  NOT NULL,
+  site_weakest    smallint    NOT NULL,
+  site_strongest  smallint    NOT NULL,
   kind            text        NOT NULL,
   script          text        NOT NULL,
   crontab         text        NOT NULL,
-  site            text        NOT NULL
+  site            text        NOT NULL,
+  reason          text        NOT NULL
 );
-CREATE INDEX hourly_at_idx ON hourly USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+-- Not BRIN: what is summed again lands in pages of any time.
+CREATE INDEX hourly_at_idx ON hourly (at);
+CREATE INDEX hourly_subscription_idx ON hourly (subscription_id, at);
 COMMENT ON TABLE  hourly IS 'sums over messages, a row for each hour and all that is alike in it; kept longer than these';
 COMMENT ON COLUMN hourly.at IS 'beginning of the hour';
 COMMENT ON COLUMN hourly.first IS 'time of its first message';
@@ -399,11 +408,18 @@ COMMENT ON COLUMN hourly.recipients IS 'of all of them';
 COMMENT ON COLUMN hourly.bytes IS 'of all of them';
 COMMENT ON COLUMN hourly.decision IS 'as messages.decision';
 COMMENT ON COLUMN hourly.refused_limit IS 'as messages.refused_limit; -1: none';
+COMMENT ON COLUMN hourly.script_weakest IS 'least of messages.script_proof; 0: none';
+COMMENT ON COLUMN hourly.script_strongest IS 'greatest of messages.script_proof; 0: none';
+COMMENT ON COLUMN hourly.crontab_weakest IS 'least of messages.crontab_proof; 0: none';
+COMMENT ON COLUMN hourly.crontab_strongest IS 'greatest of messages.crontab_proof; 0: none';
+COMMENT ON COLUMN hourly.site_weakest IS 'least of messages.site_proof; 0: none';
+COMMENT ON COLUMN hourly.site_strongest IS 'greatest of messages.site_proof; 0: none';
 COMMENT ON COLUMN hourly.crontab IS 'as messages.crontab, and site alike';
+COMMENT ON COLUMN hourly.reason IS 'messages.refused_why where no limit refused it, else empty';
 COMMENT ON COLUMN hourly.site IS 'as messages.site';
 
 CREATE TABLE daily (LIKE hourly INCLUDING COMMENTS);
-CREATE INDEX daily_at_idx ON daily USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
+CREATE INDEX daily_at_idx ON daily (at);
 COMMENT ON TABLE  daily IS 'as hourly, by day (UTC)';
 COMMENT ON COLUMN daily.at IS 'beginning of the day';
 

@@ -22,7 +22,7 @@ func (a *app) ranking(use, by string) *cobra.Command {
 	return a.newQuery(&cobra.Command{
 		Use: use, Short: r.short + ", as whom, and samples",
 		Long: use + " shows " + r.short + ", a row for each user and host, with how sure the name is (of several proofs the weakest and the\n" +
-			"strongest) and samples of subjects and recipients of the last day, where they are kept. Mail whose " + r.name + " is not\nknown is not among it; mailctl report top has it.",
+			"strongest) and samples of subjects and recipients of the last hour in which it sent, where they are kept. Mail whose " + r.name + " is not\nknown is not among it; mailctl report top has it.",
 		Example: fmt.Sprintf("  mailctl report %s --since 24h\n  mailctl report %s --user alice --json", use, use),
 	}, 20, "most `rows`", func(ctx context.Context, q *query) error { return a.sources(ctx, q, by) })
 }
@@ -32,14 +32,7 @@ func (a *app) sources(ctx context.Context, q *query, by string) error {
 	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(list)
-	}
-	if len(list) == 0 {
-		fmt.Fprintln(a.stderr, rankings[by].none)
-		return nil
-	}
-	header := []string{"recipients", "messages", "refused", "user", "host", rankings[by].name, "proof", "first", "last"}
+	header := []string{"recipients", "messages", "refused", "observed", "user", "host", rankings[by].name, "proof", "first", "last"}
 	hasSamples := false
 	for i := range list {
 		hasSamples = hasSamples || len(list[i].Subjects)+len(list[i].To) > 0
@@ -54,14 +47,13 @@ func (a *app) sources(ctx context.Context, q *query, by string) error {
 		if s.Strongest != s.Weakest {
 			proof += "–" + s.Strongest
 		}
-		row := []any{s.Recipients, s.Messages, s.Refused, s.User, s.Host, s.Name, proof, s.First, s.Last}
+		row := []any{s.Recipients, s.Messages, s.Refused, s.Observed, s.User, s.Host, s.Name, proof, s.First, s.Last}
 		if hasSamples {
 			row = append(row, samples(s.Subjects), samples(s.To))
 		}
 		rows = append(rows, row)
 	}
-	report.Table(a.stdout, header, rows)
-	return nil
+	return a.show(q, list, sheet{header, rows, rankings[by].none})
 }
 
 // samples are put into one cell; each is cut, since strangers choose how long they

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +12,19 @@ import (
 	"sendmail-wrapper/report"
 )
 
-// peopleRows is how many rows of messages people see, unless they ask for more.
-const peopleRows = 100
-
 // query is what all reports are asked for.
 type query struct {
 	filter       report.Filter
 	since, until string
 	limit        int
+	csv          bool
+	watch        time.Duration
+	args         []string
 }
+
+// defaultWatch is how often --watch asks where it says no other time, leastWatch
+// how often it may.
+const defaultWatch, leastWatch = 2 * time.Second, 100 * time.Millisecond
 
 // newQuery gives a report its options; run follows once they are understood.
 func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run func(ctx context.Context, q *query) error) *cobra.Command {
@@ -31,147 +32,86 @@ func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run
 	f := c.Flags()
 	f.StringVar(&q.since, "since", "", "from this `time` on: 2026-11-23, \"2026-11-23 14:00\" (local), or 24h, 7d ago")
 	f.StringVar(&q.until, "until", "", "before this `time`")
-	f.StringVar(&q.filter.User, "user", "", "of this login `name`")
-	f.StringVar(&q.filter.Subscription, "subscription", "", "of this subscription `name`")
-	f.StringVar(&q.filter.Domain, "domain", "", "of this domain `name`")
-	f.StringVar(&q.filter.Script, "script", "", "of scripts with this `text` in their path")
-	f.StringVar(&q.filter.Crontab, "crontab", "", "of cron jobs with this `text` in their line")
-	f.StringVar(&q.filter.Site, "site", "", "of this FPM pool or virtual host, by `name`")
-	f.StringVar(&q.filter.Client, "client", "", "of web requests from this `address`")
-	f.StringVar(&q.filter.Kind, "kind", "", "of this `kind` of program: php-fpm, cron, …")
+	for _, o := range []struct {
+		value      *string
+		name, help string
+	}{
+		{&q.filter.User, "user", "of this login `name`"},
+		{&q.filter.Subscription, "subscription", "of this subscription `name`"},
+		{&q.filter.Domain, "domain", "of this domain `name`"},
+		{&q.filter.Mailbox, "mailbox", "of this mailbox `address`"},
+		{&q.filter.Plan, "plan", "of subscriptions that are on this plan `name` now"},
+		{&q.filter.Host, "host", "of this mail host, by `name`"},
+		{&q.filter.Script, "script", "of scripts with this `text` in their path"},
+		{&q.filter.Crontab, "crontab", "of cron jobs with this `text` in their line"},
+		{&q.filter.Site, "site", "of this FPM pool or virtual host, by `name`"},
+		{&q.filter.Client, "client", "of web requests from this `address`"},
+		{&q.filter.Kind, "kind", "of this `kind` of program: php-fpm, cron, …"},
+	} {
+		f.StringVar(o.value, o.name, "", o.help)
+	}
 	f.BoolVar(&q.filter.Refused, "refused", false, "refused ones only")
 	f.IntVar(&q.limit, "limit", defaultLimit, limitHelp)
+	f.BoolVar(&q.csv, "csv", false, "write CSV for spreadsheets")
+	f.DurationVar(&q.watch, "watch", 0, "show it again and again, each such `time`")
+	f.Lookup("watch").NoOptDefVal = defaultWatch.String()
 	offerFor(c, "kind", report.Kinds...)
-	c.Args = cobra.NoArgs
-	c.RunE = func(c *cobra.Command, _ []string) (err error) {
-		if q.filter.Since, err = parseTime(q.since, time.Now()); err != nil {
-			return err
-		}
-		if q.filter.Until, err = parseTime(q.until, time.Now()); err != nil {
-			return err
-		}
-		if q.limit < 1 && f.Changed("limit") {
+	if c.Args == nil {
+		c.Args = cobra.NoArgs
+	}
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		switch {
+		case q.limit < 1 && f.Changed("limit"):
 			return &failure{exUsage, fmt.Sprintf("--limit %d: must be a number above 0", q.limit), ""}
+		case a.json && q.csv:
+			return &failure{exUsage, "--json and --csv: one of them", ""}
+		case f.Changed("watch") && (a.json || q.csv):
+			return &failure{exUsage, "--watch is for people: not with --json or --csv", ""}
+		case f.Changed("watch") && q.watch < leastWatch:
+			return &failure{exUsage, fmt.Sprintf("--watch=%s: must be %s or more", q.watch, leastWatch), ""}
 		}
+		if err := q.parseTimes(time.Now()); err != nil {
+			return err
+		}
+		q.args = args
 		if err := a.connect(c.Context()); err != nil {
 			return err
+		}
+		if q.watch > 0 {
+			return a.watch(c.Context(), q, run)
 		}
 		return run(c.Context(), q)
 	}
 	return c
 }
 
+// sinceAgo has a report begin so long ago, unless --since says another time.
+func sinceAgo(c *cobra.Command, ago string) *cobra.Command {
+	f := c.Flags().Lookup("since")
+	mustBeDefined(f.Value.Set(ago))
+	f.DefValue = ago
+	return c
+}
+
+// parseTimes reads --since and --until as of now.
+func (q *query) parseTimes(now time.Time) (err error) {
+	if q.filter.Since, err = parseTime(q.since, now); err != nil {
+		return err
+	}
+	if q.filter.Until, err = parseTime(q.until, now); err != nil {
+		return err
+	}
+	if !q.filter.Until.IsZero() && !q.filter.Since.Before(q.filter.Until) {
+		return &failure{exUsage, fmt.Sprintf("--since %s is not before --until %s", q.since, q.until), ""}
+	}
+	return nil
+}
+
 func (a *app) report() *cobra.Command {
-	attempts := a.newQuery(&cobra.Command{
-		Use: "attempts", Short: "who tried to send more than he may, and by what",
-		Example: "  mailctl report attempts --since 24h\n  mailctl report attempts --subscription acme --json",
-	}, 50, "most `rows`", a.attempts)
-	by := report.TopColumns[0]
-	top := a.newQuery(&cobra.Command{
-		Use: "top", Short: "who sent most",
-		Example: "  mailctl report top\n  mailctl report top --by user --since 7d\n  mailctl report top --by crontab --json",
-	}, 20, "most `rows`", func(ctx context.Context, q *query) error { return a.top(ctx, q, by) })
-	top.Flags().StringVar(&by, "by", by, "count by this `column`: "+strings.Join(report.TopColumns, ", "))
-	offerFor(top, "by", report.TopColumns...)
-	messages := a.newQuery(&cobra.Command{
-		Use: "messages", Short: "each message, newest last",
-		Long: "messages shows each message, newest last: by time, those of one time by id. With --json it writes one object a line:\n" +
-			"all of them, unless --limit says how many of the newest.",
-		Example: "  mailctl report messages --user alice\n  mailctl report messages --refused --since 24h --json",
-	}, 0, fmt.Sprintf("only the newest `rows` (default: all with --json, else %d)", peopleRows), a.messages)
-	return group("report", "messages, senders, and attempts to send more than allowed", attempts.Example+"\n"+top.Example,
-		attempts, top, messages, a.ranking("scripts", "script"), a.ranking("cron", "crontab"), a.ranking("sites", "site"))
-}
-
-func (a *app) attempts(ctx context.Context, q *query) error {
-	list, err := report.Attempts(ctx, a.pool, q.filter, q.limit)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		if list == nil {
-			list = []report.Attempt{}
-		}
-		return a.printJSON(list)
-	}
-	if len(list) == 0 {
-		fmt.Fprintln(a.stderr, "nobody tried to send more than he may")
-		return nil
-	}
-	var rows [][]any
-	for _, t := range list {
-		rows = append(rows, []any{t.Attempts, t.RefusedBy, t.User, t.Kind, source(t.Script, t.Crontab), t.First, t.Last})
-	}
-	report.Table(a.stdout, []string{"attempts", "refused by", "user", "kind", "script or cron job", "first", "last"}, rows)
-	return nil
-}
-
-func (a *app) top(ctx context.Context, q *query, by string) error {
-	if !slices.Contains(report.TopColumns, by) {
-		return &failure{exUsage, fmt.Sprintf("--by %s: must be one of %s", by, strings.Join(report.TopColumns, ", ")), ""}
-	}
-	list, err := report.Top(ctx, a.pool, q.filter, by, q.limit)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		if list == nil {
-			list = []report.Sender{}
-		}
-		return a.printJSON(list)
-	}
-	if len(list) == 0 {
-		fmt.Fprintln(a.stderr, "nothing was sent")
-		return nil
-	}
-	var rows [][]any
-	for _, s := range list {
-		rows = append(rows, []any{s.Recipients, s.Messages, s.Refused, s.Name, s.First, s.Last})
-	}
-	report.Table(a.stdout, []string{"recipients", "messages", "refused", by, "first", "last"}, rows)
-	return nil
-}
-
-func (a *app) messages(ctx context.Context, q *query) error {
-	limit := q.limit
-	if a.json {
-		out := bufio.NewWriter(a.stdout)
-		e := encoder(out)
-		err := report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error { return e.Encode(m) })
-		return errors.Join(err, out.Flush())
-	}
-	if limit == 0 {
-		limit = peopleRows
-	}
-	var rows [][]any
-	err := report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error {
-		why := ""
-		if m.RefusedBy != nil {
-			why = *m.RefusedBy
-		}
-		rows = append(rows, []any{m.Time, m.User, m.Kind, source(m.Script, m.Crontab), m.Sender, int64(m.Recipients), m.Decision, why})
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(rows) == 0 {
-		fmt.Fprintln(a.stderr, "no such messages")
-		return nil
-	}
-	report.Table(a.stdout, []string{"time", "user", "kind", "script or cron job", "sender", "recipients", "decision", "refused by"}, rows)
-	if len(rows) == limit {
-		fmt.Fprintf(a.stderr, "the newest %d; more: --limit NUMBER\n", limit)
-	}
-	return nil
-}
-
-// source names what sent a message: the crontab line where there is one.
-func source(script, crontab *string) *string {
-	if crontab != nil {
-		return crontab
-	}
-	return script
+	attempts, top := a.reportAttempts(), a.reportTop()
+	return group("report", "summary, attempts to send more than allowed, senders, history, messages", attempts.Example+"\n"+top.Example,
+		a.reportSummary(), attempts, top, a.reportMessages(), a.ranking("scripts", "script"), a.ranking("cron", "crontab"), a.ranking("sites", "site"),
+		a.reportHistory(), a.reportTrend())
 }
 
 // parseTime reads a time as people write it: a day, a minute, RFC 3339, or how
