@@ -71,6 +71,8 @@ type Daemon struct {
 	NotifyWebhookKey string   `toml:"notify-webhook-key"` // path of the file with the key of its signatures
 	NotifyHook       string   `toml:"notify-hook"`        // path of a program; "" is off
 	NotifyTemplates  string   `toml:"notify-templates"`   // directory
+
+	CustomersSetLimits bool `toml:"customers-set-limits"` // of their own domains and mailboxes
 }
 
 // Duration is a time.Duration as people write it: "10s".
@@ -329,5 +331,5 @@ func keys() []string {
 		"policy-socket", "metrics", "retention-days", "sums-months", "details-days", "record-subjects", "record-recipients", "record-requests",
 		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format",
 		"notify-admin", "notify-from", "notify-warn", "notify-digest", "notify-quiet", "notify-customers", "notify-webhook",
-		"notify-webhook-key", "notify-hook", "notify-templates"}
+		"notify-webhook-key", "notify-hook", "notify-templates", "customers-set-limits"}
 }

@@ -3,6 +3,8 @@ package daemon
 import (
 	"sync"
 	"time"
+
+	"sendmail-wrapper/quota"
 )
 
 // calls counts the calls that are worked on, by user.
@@ -30,6 +32,27 @@ func (c *calls) leave(uid uint32) {
 	if c.byUID[uid]--; c.byUID[uid] == 0 {
 		delete(c.byUID, uid)
 	}
+}
+
+// changes counts the changes of each customer in the hour that it is.
+type changes struct {
+	mu   sync.Mutex
+	hour int64
+	of   map[quota.ID]int
+}
+
+// allow takes one change more, if there were fewer than max in this hour.
+func (c *changes) allow(customer quota.ID, max int, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hour := now.Unix() / 3600; c.of == nil || hour != c.hour {
+		c.hour, c.of = hour, map[quota.ID]int{}
+	}
+	if c.of[customer] >= max {
+		return false
+	}
+	c.of[customer]++
+	return true
 }
 
 // warnings lets one warning a user through in a while, so that nobody can fill

@@ -48,6 +48,9 @@ type Server struct {
 	policies chan struct{} // slots of policy connections
 	calls    calls
 	warnings warnings
+	asking   calls         // questions of ordinary users
+	asks     chan struct{} // slots of these that are worked on
+	changes  changes
 	working  sync.WaitGroup
 	counts   struct{ accepted, refused, unavailable, rejected atomic.Int64 }
 
@@ -65,8 +68,9 @@ type settings struct {
 // New returns a server that logs as the configuration says. An error is about the
 // connection string of the database, or the journal's file.
 func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls)}
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls), asks: make(chan struct{}, asksAtOnce)}
 	s.calls.init()
+	s.asking.init()
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
 	var err error
@@ -277,6 +281,8 @@ func (s *Server) answer(peer *origin.Peer, request *wire.Request, message *os.Fi
 		return s.usage(peer)
 	case wire.OpStatus:
 		return s.status(peer)
+	case wire.OpAsk:
+		return s.ask(peer, request)
 	}
 	return s.submit(peer, request, message)
 }

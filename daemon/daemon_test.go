@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Printf("%s\n", reply.Body)
 		return
+	case "questions":
+		questions(os.Getenv("TEST_SOCKET"))
+		return
 	case "activated":
 		// sd_listen_fds(3): systemd sets this once the pid is known.
 		os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))

@@ -21,6 +21,9 @@ type database struct {
 	queue *quota.Queue
 
 	recorder *notify.Recorder
+
+	customers *pgxpool.Pool // for questions of ordinary users
+	theirs    *quota.Store  // on it
 }
 
 // maxBatch is the most messages of one transaction. Beyond it a batch takes
@@ -32,6 +35,11 @@ func openDatabase(c *config.Daemon, log func() *zerolog.Logger) (*database, erro
 	if err != nil {
 		return nil, err
 	}
+	customers, err := sqlschema.CustomerPool(c.Database)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
 	settings := quota.Settings{
 		MaxBatch: maxBatch, Timeout: time.Duration(c.DecisionTimeout),
 		Journal: c.Journal, ByJournal: c.OnDatabaseDown == "journal", JournalLimit: c.JournalLimit, JournalShare: c.JournalShare,
@@ -41,15 +49,18 @@ func openDatabase(c *config.Daemon, log func() *zerolog.Logger) (*database, erro
 	queue, err := quota.NewQueue(store, settings, log)
 	if err != nil {
 		pool.Close()
+		customers.Close()
 		return nil, err
 	}
 	store.SetWarnPercent(c.NotifyWarn)
-	return &database{pool, store, queue, notify.NewRecorder(pool, store, log)}, nil
+	return &database{pool: pool, store: store, queue: queue, recorder: notify.NewRecorder(pool, store, log),
+		customers: customers, theirs: quota.NewStore(customers, c.Host, c.FirstUserUID)}, nil
 }
 
 func (d *database) close() {
 	d.queue.Close()
 	d.pool.Close()
+	d.customers.Close()
 }
 
 // lookAfter looks after the database once a minute while it is there, until ctx

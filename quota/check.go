@@ -15,6 +15,7 @@ type Verdict struct {
 	Mode       Mode
 	Accounts   []Object    // nearest first
 	Exceptions []Exception // that mattered
+	Passed     int         // of CheckSeries: how many would pass before the one that Decision is about
 }
 
 // Objects that are not there yet, as Check sees them, have the number 0 in their
@@ -34,7 +35,12 @@ const (
 )
 
 // Check says what would become of a message now, charging and recording nothing.
-func (s *Store) Check(ctx context.Context, m Message) (Verdict, error) {
+func (s *Store) Check(ctx context.Context, m Message) (Verdict, error) { return s.CheckSeries(ctx, m, 1) }
+
+// CheckSeries is Check of a message that is sent count times, one after the other:
+// its Decision is about the first that would not pass, or be observed, else about
+// the last.
+func (s *Store) CheckSeries(ctx context.Context, m Message, count int) (Verdict, error) {
 	if err := m.check(); err != nil {
 		return Verdict{}, err
 	}
@@ -58,7 +64,15 @@ func (s *Store) Check(ctx context.Context, m Message) (Verdict, error) {
 			}
 		}
 	}
-	v.Decision = holds.decide(&m, r, accounts, s.warn.Load(), now)
+	for {
+		v.Decision = holds.decide(&m, r, accounts, s.warn.Load(), now)
+		if v.Decision.Refusal != nil {
+			break
+		}
+		if v.Passed++; v.Passed == count || v.Decision.Observed != nil {
+			break
+		}
+	}
 	v.Decision.Subscription, v.Decision.Domain = r.Subscription, r.Domain
 	return v, nil
 }

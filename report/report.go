@@ -49,6 +49,7 @@ type Filter struct {
 	Refused      bool // refused ones only
 
 	SubscriptionID quota.ID // the one subscription, whatever the others let through: of a customer
+	UserID         quota.ID // the same of the one system user
 	tried          bool     // those that were refused, or would have been
 }
 
@@ -138,6 +139,9 @@ func (f *Filter) where() (conditions string, args []any) {
 	}
 	if f.SubscriptionID != 0 {
 		add("m.subscription_id = ?", int64(f.SubscriptionID))
+	}
+	if f.UserID != 0 {
+		add("m.user_id = ?", int64(f.UserID))
 	}
 	if f.Refused {
 		conditions += " AND m.decision = 2"

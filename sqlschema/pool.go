@@ -46,6 +46,16 @@ var daemonSession = map[string]string{
 	"enable_bitmapscan":                   "off",
 }
 
+// customerSession are the settings for questions of ordinary users. The server
+// ends what takes too long, also where nobody waits for it any more.
+var customerSession = map[string]string{
+	"application_name":  "mailquotad for users",
+	"statement_timeout": "10s",
+}
+
+// CustomerConns is the most connections for questions of ordinary users.
+const CustomerConns = 4
+
 // daemonConns is the most connections of a daemon: one decides, the others are
 // for users who ask for their usage, and for partitions.
 const daemonConns = 4
@@ -63,6 +73,12 @@ func Pool(connString string) (*pgxpool.Pool, error) { return newPool(connString,
 // DaemonPool is Pool for a daemon that decides.
 func DaemonPool(connString string) (*pgxpool.Pool, error) {
 	return newPool(connString, daemonSession, daemonConns)
+}
+
+// CustomerPool is Pool for what a daemon asks on behalf of ordinary users, apart from
+// its decisions.
+func CustomerPool(connString string) (*pgxpool.Pool, error) {
+	return newPool(connString, customerSession, CustomerConns)
 }
 
 func newPool(connString string, more map[string]string, maxConns int32) (*pgxpool.Pool, error) {

@@ -28,7 +28,7 @@ var direction = map[string][]string{
 	"admin":                {"inventory", "quota"},
 	"notify":               {"config", "origin", "quota", "trace"},
 	"report":               {"origin", "quota", "trace"},
-	"daemon":               {"config", "notify", "origin", "policy", "quota", "report", "sendmail", "sqlschema", "wire"},
+	"daemon":               {"admin", "config", "notify", "origin", "policy", "quota", "report", "sendmail", "sqlschema", "wire"},
 	"cmd/sendmail-wrapper": {"wrapper"},
 	"cmd/mailquotad":       {"config", "daemon"},
 	"cmd/mailctl":          {"admin", "config", "inventory", "notify", "origin", "pgcluster", "quota", "report", "sendmail", "serverstatus", "sqlschema", "trace", "wire", "wrapper"},

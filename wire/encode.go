@@ -19,6 +19,7 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 	b = appendString(b, r.Sender)
 	b = binary.AppendUvarint(b, uint64(r.Recipients))
 	b = appendList(b, r.To)
+	b = appendString(b, string(r.Question))
 	return endFrame(b, start, MaxRequest)
 }
 
@@ -87,12 +88,18 @@ func decodeRequest(body []byte) (*Request, error) {
 	d.version()
 	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Hints: d.list()}
 	r.Truncated, r.Sender, r.Recipients, r.To = d.bool(), d.string(), d.count(), d.list()
+	if question := d.string(); question != "" {
+		r.Question = []byte(question)
+	}
 	d.end()
 	if d.err == nil && len(r.To) > MaxTo {
 		d.fail(strconv.Itoa(len(r.To)) + " recipients by name: at most " + strconv.Itoa(MaxTo) + " are taken")
 	}
-	if d.err == nil && (r.Op < OpSubmit || r.Op > OpStatus) {
+	if d.err == nil && (r.Op < OpSubmit || r.Op > OpAsk) {
 		d.fail("request of an unknown kind")
+	}
+	if d.err == nil && ((r.Op == OpAsk) != (len(r.Question) > 0) || len(r.Question) > MaxQuestion) {
+		d.fail("a question of " + strconv.Itoa(len(r.Question)) + " bytes: it has 1 to " + strconv.Itoa(MaxQuestion) + ", and other requests have none")
 	}
 	if d.err == nil && r.Op == OpSubmit && len(r.Argv) == 0 {
 		d.fail("no command line")

@@ -15,7 +15,7 @@ package wire
 
 // Version of the protocol. A daemon answers a request of another version with
 // VerdictError and a text that names both.
-const Version = 3
+const Version = 4
 
 // Op is what a request asks for.
 type Op uint8
@@ -24,6 +24,7 @@ const (
 	OpSubmit Op = 1 + iota // decide about the message in the memfd that comes along
 	OpUsage                // usage and limits of the asking user: reply Body is JSON
 	OpStatus               // state of the daemon: reply Body is JSON
+	OpAsk                  // Question of an ordinary user about what is his own: reply Body is JSON
 )
 
 // HintNames are the environment variables that the wrapper passes on as
@@ -47,17 +48,22 @@ type Request struct {
 	Sender     string   // "" for the null sender
 	Recipients int      // ≥ 0, with those of reports that are asked for
 	To         []string // the first of them, at most MaxTo: for the report only
+
+	Question []byte // JSON, of OpAsk only, at most MaxQuestion
 }
 
 // MaxTo bounds Request.To.
 const MaxTo = 20
+
+// MaxQuestion bounds Request.Question, in bytes.
+const MaxQuestion = 8 << 10
 
 // Verdict is the daemon's answer.
 type Verdict uint8
 
 const (
 	VerdictAccept      Verdict = 1 + iota
-	VerdictRefuse              // Text says why; exit with Exit, or reply with Code
+	VerdictRefuse              // Text says why; exit with Exit, or reply with Code (of OpAsk: mailctl exits with Exit)
 	VerdictUnavailable         // cannot decide now: follow on-unavailable
 	VerdictError               // the request was wrong: Text says how
 )
@@ -69,7 +75,7 @@ type Reply struct {
 	Code    string // for VerdictRefuse, too: how SMTP says it, reply code and status code (RFC 3463): "452 4.7.1"
 	ID      string // of the message row, for the log
 	Text    string // one printable line
-	Body    []byte // JSON for OpUsage and OpStatus
+	Body    []byte // JSON for OpUsage, OpStatus and OpAsk
 
 	// With VerdictAccept, what is to be put into the message before the real sendmail
 	// gets it: a header field, with line ends; "" for nothing. TraceAt is where, in

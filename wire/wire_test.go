@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,34 @@ import (
 
 var submit = &Request{Op: OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-t", "", "a\xffb"},
 	Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}}
+
+var ask = &Request{Op: OpAsk, Question: []byte(`{"ask":"why"}`)}
+
+// TestQuestion: only OpAsk brings one, and not a long one.
+func TestQuestion(t *testing.T) {
+	for _, c := range []struct {
+		request *Request
+		err     string
+	}{
+		{ask, ""},
+		{&Request{Op: OpAsk, Question: bytes.Repeat([]byte("x"), MaxQuestion)}, ""},
+		{&Request{Op: OpAsk, Question: bytes.Repeat([]byte("x"), MaxQuestion+1)}, "a question of 8193 bytes"},
+		{&Request{Op: OpAsk}, "a question of 0 bytes"},
+		{&Request{Op: OpUsage, Question: []byte("x")}, "other requests have none"},
+	} {
+		frame, err := c.request.AppendFrame(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decodeRequest(frame[headerLen:])
+		switch {
+		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
+			t.Errorf("got %v, want an error with %q", err, c.err)
+		case c.err == "" && (err != nil || !cmp.Equal(c.request, got)):
+			t.Errorf("got %v, %v", got, err)
+		}
+	}
+}
 
 func TestRoundTrip(t *testing.T) {
 	frame, err := submit.AppendFrame(nil)
@@ -377,6 +406,12 @@ func FuzzDecodeRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame[headerLen:])
+	question, err := ask.AppendFrame(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(question[headerLen:])
+	f.Add([]byte{Version, byte(OpAsk), 0, 0, 0, 0, 0, 0, 0, 0x80, 0x80, 0x40})
 	f.Add([]byte{Version, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := decodeRequest(body)

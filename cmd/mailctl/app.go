@@ -144,8 +144,8 @@ func (a *app) root() *cobra.Command {
 		Args:    subcommandOnly,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
-			// Cobra looks for options that must be there only after this.
-			err := cmp.Or(c.ValidateRequiredFlags(), checkWords(c))
+			// Cobra looks for options that must be there, and that exclude each other, only after this.
+			err := cmp.Or(c.ValidateRequiredFlags(), c.ValidateFlagGroups(), checkWords(c))
 			a.started = err == nil
 			return err
 		},
@@ -158,9 +158,8 @@ func (a *app) root() *cobra.Command {
 	for _, class := range a.classes() {
 		root.AddCommand(class)
 	}
-	root.AddCommand(a.importCommand(), a.exportCommand())
-	root.AddCommand(a.limit(), a.usage(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
-	root.AddCommand(a.suggestLimits())
+	root.AddCommand(a.limit(), a.usage(), a.commandWhy(), a.check(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
+	root.AddCommand(a.importCommand(), a.exportCommand(), a.suggestLimits())
 	root.SetFlagErrorFunc(wrongFlag)
 	offerNames(root)
 	return root

@@ -80,6 +80,9 @@ func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value 
 	if err != nil {
 		return err
 	}
+	if ordinary() && (o.Class == quota.Domain || o.Class == quota.Mailbox) {
+		return a.setOwnLimit(o, l, value)
+	}
 	ad, err := a.admin(ctx)
 	if err != nil {
 		return err
@@ -91,15 +94,7 @@ func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value 
 	if err != nil {
 		return err
 	}
-	what := ""
-	if class != o.Class {
-		what = " for each " + class.String()
-	}
-	now := "unset"
-	if value != nil {
-		now = number(value)
-	}
-	return a.done("%s %s%s: %s (was %s)", o, l, what, now, before)
+	return a.limitSet(o, class, l, value, before)
 }
 
 // number is the value of a limit for people.

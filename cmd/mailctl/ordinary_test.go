@@ -101,9 +101,13 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 
-	for _, args := range []string{"usage", "usage --json", "usage user:nobody", "status"} {
+	for _, args := range []string{
+		"usage", "usage --json", "usage user:nobody", "status", "why", "why --json", "why user:nobody", "report messages", "report messages --json --user nobody",
+		"report messages --csv", "report attempts", "report summary", "report scripts", "report cron --json", "report history subscription:nobody",
+	} {
 		exit, stdout, stderr := as(t, nobody, append([]string{"--config", open}, strings.Fields(args)...)...)
-		if exit != exOK || strings.HasPrefix(args, "usage") && !strings.Contains(stdout, "user:nobody") || strings.Contains(stdout, "alice") {
+		if exit != exOK || (strings.HasPrefix(args, "usage") || strings.HasPrefix(args, "why")) && !strings.Contains(stdout, "user:nobody") ||
+			strings.HasPrefix(args, "report messages") && !strings.Contains(stdout, "nobody") || strings.Contains(stdout, "alice") {
 			t.Errorf("%s: exit status %d\n%s%s", args, exit, stdout, stderr)
 		}
 	}
@@ -116,10 +120,10 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	for _, args := range []string{
 		"plan list", "plan add x", "user list", "subscription set nobody --plan system", "limit show", "limit set user:nobody messages/hour unlimited",
-		"report messages", "report top", "report attempts", "report scripts", "trace 0198f2c4-7a10-7d3c-9b52-6f1e8a0c4d21", "database check", "usage user:alice", "usage server",
+		"report top", "report sites", "report trend", "report attempts --by user", "why user:alice", "why server", "why script:/x", "limit set domain:alice.example messages/hour 5", "trace 0198f2c4-7a10-7d3c-9b52-6f1e8a0c4d21", "database check", "usage user:alice", "usage server",
 	} {
 		for _, file := range []string{open, closed} {
-			if file == closed && strings.HasPrefix(args, "usage") {
+			if file == closed && (strings.HasPrefix(args, "usage") || strings.HasPrefix(args, "why ") || strings.HasPrefix(args, "limit set domain")) {
 				continue // asks at the usual socket
 			}
 			exit, stdout, stderr := as(t, nobody, append([]string{"--config", file}, strings.Fields(args)...)...)

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"sendmail-wrapper/report"
 )
 
 // rankings are the words of report scripts, cron and sites, by column.
@@ -28,7 +26,7 @@ func (a *app) ranking(use, by string) *cobra.Command {
 }
 
 func (a *app) sources(ctx context.Context, q *query, by string) error {
-	list, err := report.Sources(ctx, a.pool, q.filter, by, q.limit)
+	list, err := a.readSources(ctx, q, by)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,8 +75,10 @@ func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run
 			return err
 		}
 		q.args = args
-		if err := a.connect(c.Context()); err != nil {
-			return err
+		if !ordinary() || !slices.Contains(forCustomers, c.Name()) {
+			if err := a.connect(c.Context()); err != nil {
+				return err
+			}
 		}
 		if q.watch > 0 {
 			return a.watch(c.Context(), q, run)

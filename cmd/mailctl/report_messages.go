@@ -29,12 +29,12 @@ func (a *app) messages(ctx context.Context, q *query) error {
 	case a.json:
 		out := bufio.NewWriter(a.stdout)
 		e := encoder(out)
-		err := report.Messages(ctx, a.pool, q.filter, q.limit, func(m *report.Message) error { return e.Encode(m) })
+		err := a.eachMessage(ctx, q, q.limit, func(m *report.Message) error { return e.Encode(m) })
 		return errors.Join(err, out.Flush())
 	case q.csv:
 		w := newCSV(a.stdout, []string{"time", "id", "host", "user", "subscription", "domain", "mailbox", "kind", "script", "crontab", "site", "sender",
 			"recipients", "size", "decision", "refused by"})
-		err := report.Messages(ctx, a.pool, q.filter, q.limit, func(m *report.Message) error {
+		err := a.eachMessage(ctx, q, q.limit, func(m *report.Message) error {
 			w.row([]any{m.Time, m.ID, m.Host, m.User, m.Subscription, m.Domain, m.Mailbox, m.Kind, m.Script, m.Crontab, m.Site, m.Sender,
 				m.Recipients, m.Size, m.Decision, m.RefusedBy})
 			return w.w.Error()
@@ -46,7 +46,7 @@ func (a *app) messages(ctx context.Context, q *query) error {
 		limit = peopleRows
 	}
 	s := sheet{header: []string{"time", "user", "kind", "script or cron job", "sender", "recipients", "decision", "refused by"}, none: "no such messages"}
-	err := report.Messages(ctx, a.pool, q.filter, limit, func(m *report.Message) error {
+	err := a.eachMessage(ctx, q, limit, func(m *report.Message) error {
 		s.rows = append(s.rows, []any{m.Time, m.User, m.Kind, source(m.Script, m.Crontab), m.Sender, int64(m.Recipients), m.Decision, m.RefusedBy})
 		return nil
 	})

@@ -23,7 +23,7 @@ func (a *app) reportSummary() *cobra.Command {
 }
 
 func (a *app) summary(ctx context.Context, q *query) error {
-	s, err := report.Summarize(ctx, a.pool, a.store, q.filter, q.limit)
+	s, err := a.readSummary(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -61,6 +61,9 @@ func (a *app) reportAttempts() *cobra.Command {
 		if by == "" {
 			return a.attempts(ctx, q)
 		}
+		if err := a.connect(ctx); err != nil {
+			return err
+		}
 		return a.attemptsBy(ctx, q, by)
 	})
 	byColumn(c, &by, "", report.AttemptColumns)
@@ -81,7 +84,7 @@ func mustBeOneOf(by string, columns []string) error {
 }
 
 func (a *app) attempts(ctx context.Context, q *query) error {
-	list, err := report.Attempts(ctx, a.pool, q.filter, q.limit)
+	list, err := a.readAttempts(ctx, q)
 	if err != nil {
 		return err
 	}

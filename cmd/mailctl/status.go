@@ -105,10 +105,10 @@ func (a *app) showStatus(ctx context.Context) error {
 			s.Problems = append(s.Problems, text)
 		}
 	}
-	body, err := a.ask(wire.OpStatus)
+	reply, err := a.ask(&wire.Request{Op: wire.OpStatus})
 	if err == nil {
-		err = json.Unmarshal(body, &daemon)
-		s.Daemon = body
+		err = json.Unmarshal(reply.Body, &daemon)
+		s.Daemon = reply.Body
 	}
 	if err != nil {
 		problem(err)

@@ -101,10 +101,11 @@ const askTimeout = 30 * time.Second
 // ownUsage asks mailquotad, which tells a user about himself only: customers
 // have no way to the database.
 func (a *app) ownUsage(objects []quota.Object) ([]quota.ObjectUsage, error) {
-	body, err := a.ask(wire.OpUsage)
+	reply, err := a.ask(&wire.Request{Op: wire.OpUsage})
 	if err != nil {
 		return nil, err
 	}
+	body := reply.Body
 	var own []quota.ObjectUsage
 	if err := json.Unmarshal(body, &own); err != nil {
 		return nil, fmt.Errorf("read the answer of mailquotad: %w", err)
@@ -129,7 +130,7 @@ func (a *app) ownUsage(objects []quota.Object) ([]quota.ObjectUsage, error) {
 
 // ask asks mailquotad at its socket. Where the configuration cannot be read, as
 // by an ordinary user, the socket is the usual one.
-func (a *app) ask(op wire.Op) ([]byte, error) {
+func (a *app) ask(request *wire.Request) (*wire.Reply, error) {
 	socket := ""
 	var denied *failure
 	if err := a.loadConfig(); err == nil {
@@ -139,14 +140,18 @@ func (a *app) ask(op wire.Op) ([]byte, error) {
 	} else {
 		return nil, err
 	}
-	reply, err := wire.Ask(socket, &wire.Request{Op: op}, nil, askTimeout)
+	reply, err := wire.Ask(socket, request, nil, askTimeout)
 	if err != nil {
 		return nil, err
 	}
-	if reply.Verdict != wire.VerdictAccept {
+	switch reply.Verdict {
+	case wire.VerdictAccept:
+		return reply, nil
+	case wire.VerdictRefuse:
+		return nil, &failure{int(reply.Exit), reply.Text, "mailctl usage shows what is yours"}
+	default:
 		return nil, &failure{exUnavailable, reply.Text, "systemctl status mailquotad"}
 	}
-	return reply.Body, nil
 }
 
 func (a *app) printUsage(list []quota.ObjectUsage) {
