@@ -129,9 +129,7 @@ func (a *Admin) change(ctx context.Context, action string, o quota.Object, do fu
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO audit (host, actor, action, object, before, after, why)
-			VALUES ($1, $2, $3, $4, nullif($5, ''), nullif($6, ''), nullif($7, ''))`, a.host, a.actor, action, o.String(), before, after, a.why)
-		return err
+		return a.note(ctx, tx, action, o.String(), before, after)
 	})
 	var mendable *Error
 	var pg *pgconn.PgError
@@ -142,6 +140,13 @@ func (a *Admin) change(ctx context.Context, action string, o quota.Object, do fu
 		return &Error{fmt.Sprintf("%s exists already", named(o)), fmt.Sprintf("mailctl %s show %s", o.Class, o.Name)}
 	}
 	return fmt.Errorf("%s %s: %w", action, o, err)
+}
+
+// note writes the row of the audit that belongs to a change.
+func (a *Admin) note(ctx context.Context, tx pgx.Tx, action, object, before, after string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO audit (host, actor, action, object, before, after, why)
+		VALUES ($1, $2, $3, $4, nullif($5, ''), nullif($6, ''), nullif($7, ''))`, a.host, a.actor, action, object, before, after, a.why)
+	return err
 }
 
 // hold keeps an object from being removed until the transaction is over: what

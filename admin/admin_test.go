@@ -93,8 +93,8 @@ func ptr[T any](v T) *T { return &v }
 // TestLifeOfObjects goes through every change, and what the audit says of it.
 func TestLifeOfObjects(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddPlan(ctx, "gold", false))
-	b.must(t, b.AddPlan(ctx, "inner", true))
+	b.must(t, b.AddPlan(ctx, "gold", nil))
+	b.must(t, b.AddPlan(ctx, "inner", ptr(quota.Off)))
 	b.must(t, b.AddSubscription(ctx, "acme", "gold"))
 	b.must(t, b.AddSubscription(ctx, "other", "default"))
 	b.must(t, b.AddDomain(ctx, "Shop.Example", "acme", "/srv/shop"))
@@ -102,7 +102,7 @@ func TestLifeOfObjects(t *testing.T) {
 	b.must(t, b.AddUser(ctx, "daemon", "acme"))
 
 	plans, err := b.Plans(ctx, "")
-	equal(t, plans, err, admin.Plan{Name: "default", Subscriptions: 1}, admin.Plan{Name: "gold", Subscriptions: 1}, admin.Plan{Name: "inner", Exempt: true}, admin.Plan{Name: "system", Exempt: true})
+	equal(t, plans, err, admin.Plan{Name: "default", Subscriptions: 1}, admin.Plan{Name: "gold", Subscriptions: 1}, admin.Plan{Name: "inner", Mode: ptr(quota.Off)}, admin.Plan{Name: "system", Mode: ptr(quota.Off)})
 	subscriptions, err := b.Subscriptions(ctx, "acme")
 	equal(t, subscriptions, err, admin.Subscription{Name: "acme", Plan: "gold", Users: 1, Domains: 1})
 	domains, err := b.Domains(ctx, "SHOP.example")
@@ -115,7 +115,7 @@ func TestLifeOfObjects(t *testing.T) {
 		equal(t, users, err, want)
 	}
 
-	b.must(t, b.SetPlan(ctx, "inner", ptr("outer"), ptr(false)))
+	b.must(t, b.SetPlan(ctx, "inner", ptr("outer"), true, nil))
 	b.must(t, b.SetSubscription(ctx, "acme", ptr("acme2"), ptr("outer")))
 	b.must(t, b.SetDomain(ctx, "shop.example", nil, ptr("other"), ptr("")))
 	b.must(t, b.SetMailbox(ctx, "info@shop.example", "office@shop.example"))
@@ -130,14 +130,14 @@ func TestLifeOfObjects(t *testing.T) {
 
 	audit := b.audit(t)
 	equal(t, audit, nil,
-		[4]string{"plan add", "plan:gold", "", "not exempt"},
-		[4]string{"plan add", "plan:inner", "", "exempt"},
+		[4]string{"plan add", "plan:gold", "", "mode inherit"},
+		[4]string{"plan add", "plan:inner", "", "mode off"},
 		[4]string{"subscription add", "subscription:acme", "", "plan gold"},
 		[4]string{"subscription add", "subscription:other", "", "plan default"},
 		[4]string{"domain add", "domain:shop.example", "", "subscription acme"},
 		[4]string{"mailbox add", "mailbox:info@shop.example", "", "domain shop.example"},
 		[4]string{"user add", "user:daemon", "", "uid 1, subscription acme"},
-		[4]string{"plan set", "plan:inner", "exempt", "not exempt"},
+		[4]string{"mode set", "plan:inner", "off", "inherit"},
 		[4]string{"plan set", "plan:inner", "inner", "outer"},
 		[4]string{"subscription set", "subscription:acme", "plan gold", "plan outer"},
 		[4]string{"subscription set", "subscription:acme", "acme", "acme2"},
@@ -162,7 +162,7 @@ func TestLifeOfObjects(t *testing.T) {
 // audit row.
 func TestRefused(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddPlan(ctx, "gold", false))
+	b.must(t, b.AddPlan(ctx, "gold", nil))
 	b.must(t, b.AddSubscription(ctx, "acme", "gold"))
 	b.must(t, b.AddSubscription(ctx, "rival", "gold"))
 	b.must(t, b.AddDomain(ctx, "shop.example", "acme", ""))
@@ -179,9 +179,9 @@ func TestRefused(t *testing.T) {
 		err        error
 		text, hint string
 	}{
-		{b.AddPlan(ctx, "gold", true), "plan gold exists already", "mailctl plan show gold"},
-		{b.AddPlan(ctx, "", true), `"" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
-		{b.AddPlan(ctx, "a\x1b[2J", true), `"a\x1b[2J" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
+		{b.AddPlan(ctx, "gold", nil), "plan gold exists already", "mailctl plan show gold"},
+		{b.AddPlan(ctx, "", nil), `"" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
+		{b.AddPlan(ctx, "a\x1b[2J", nil), `"a\x1b[2J" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
 		{b.AddSubscription(ctx, "x", "lead"), "there is no plan lead", "mailctl plan list"},
 		{b.AddDomain(ctx, "y.example", "nobody", ""), "there is no subscription nobody", "mailctl subscription list"},
 		{b.AddDomain(ctx, "y.example", "acme", "srv"), `document root "srv" is no absolute path`, ""},
@@ -194,8 +194,8 @@ func TestRefused(t *testing.T) {
 		{b.AddUser(ctx, "daemon", ""), "user daemon exists already", "mailctl user set daemon --subscription NAME"},
 		{b.AddUser(ctx, "bin", "nobody"), "there is no subscription nobody", "mailctl subscription list"},
 		{b.SetUser(ctx, "bin", "acme"), "no system user bin of this host has called sendmail yet", "mailctl user list"},
-		{b.SetPlan(ctx, "default", ptr("usual"), nil), "plan default cannot be renamed: new system users come under it", ""},
-		{b.SetPlan(ctx, "gold", ptr("system"), ptr(true)), "plan system exists already", "mailctl plan show system"},
+		{b.SetPlan(ctx, "default", ptr("usual"), false, nil), "plan default cannot be renamed: new system users come under it", ""},
+		{b.SetPlan(ctx, "gold", ptr("system"), true, ptr(quota.Off)), "plan system exists already", "mailctl plan show system"},
 		{b.SetSubscription(ctx, "acme", ptr("rival"), ptr("default")), "subscription rival exists already", "mailctl subscription show rival"},
 		{b.SetDomain(ctx, "shop.example", ptr("store.example"), ptr("rival"), ptr("/srv")), "domain shop.example still has 1 of class mailbox", "mailctl mailbox list, then move or remove them"},
 		{b.SetMailbox(ctx, "info@shop.example", "info@store.example"), "mailbox info@shop.example belongs to domain shop.example, and so must its new name", "mailctl mailbox add info@store.example"},
@@ -222,7 +222,7 @@ func TestRefused(t *testing.T) {
 // TestRemovedMeanwhile: nothing comes under an object that is being removed.
 func TestRemovedMeanwhile(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddPlan(ctx, "gold", false))
+	b.must(t, b.AddPlan(ctx, "gold", nil))
 	tx, err := b.pool.Begin(ctx)
 	b.must(t, err)
 	defer tx.Rollback(context.WithoutCancel(ctx))
@@ -254,7 +254,7 @@ func (b *bench) wait(t *testing.T, question string, args ...any) {
 // reverse; a lock on the audit keeps him until the other is there.
 func TestDeadlock(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddPlan(ctx, "gold", false))
+	b.must(t, b.AddPlan(ctx, "gold", nil))
 	dial := func() *pgx.Conn {
 		conn, err := pgx.Connect(ctx, testpg.As(b.pool.Config().ConnString(), "postgres"))
 		b.must(t, err)
@@ -270,7 +270,7 @@ func TestDeadlock(t *testing.T) {
 	exec(other, `BEGIN; INSERT INTO plan (name) VALUES ('lead'); SET deadlock_timeout = '1h'`)
 
 	set := make(chan error, 1)
-	go func() { set <- b.SetPlan(ctx, "gold", ptr("lead"), ptr(true)) }()
+	go func() { set <- b.SetPlan(ctx, "gold", ptr("lead"), true, ptr(quota.Off)) }()
 	b.waitForLock(t)
 	done := make(chan error, 1)
 	go func() {
@@ -282,8 +282,8 @@ func TestDeadlock(t *testing.T) {
 	b.must(t, <-done)
 	exec(other, `ROLLBACK`)
 	b.must(t, <-set)
-	equal(t, b.audit(t), nil, [4]string{"plan add", "plan:gold", "", "not exempt"},
-		[4]string{"plan set", "plan:gold", "not exempt", "exempt"}, [4]string{"plan set", "plan:gold", "gold", "lead"})
+	equal(t, b.audit(t), nil, [4]string{"plan add", "plan:gold", "", "mode inherit"},
+		[4]string{"mode set", "plan:gold", "inherit", "off"}, [4]string{"plan set", "plan:gold", "gold", "lead"})
 }
 
 // TestAtOnce: administrators who change different limits and objects at the same

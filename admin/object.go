@@ -13,9 +13,9 @@ import (
 
 // Plan is a service plan.
 type Plan struct {
-	Name          string `json:"plan"`
-	Exempt        bool   `json:"exempt"`
-	Subscriptions int64  `json:"subscriptions"`
+	Name          string      `json:"plan"`
+	Mode          *quota.Mode `json:"mode"` // null: inherited
+	Subscriptions int64       `json:"subscriptions"`
 }
 
 // Subscription is what a customer has.
@@ -52,7 +52,7 @@ type User struct {
 
 // Plans lists the plans, or the one of a name.
 func (a *Admin) Plans(ctx context.Context, name string) ([]Plan, error) {
-	return list[Plan](ctx, a, quota.Object{Class: quota.Plan, Name: name}, `SELECT p.name, coalesce(p.mode = 'off', false),
+	return list[Plan](ctx, a, quota.Object{Class: quota.Plan, Name: name}, `SELECT p.name, p.mode,
   (SELECT count(*) FROM subscription s WHERE s.plan_id = p.id AND s.removed_at IS NULL)
   FROM plan p WHERE p.removed_at IS NULL AND ($1 = '' OR p.name = $1) ORDER BY p.name`)
 }
@@ -104,50 +104,33 @@ func list[T any](ctx context.Context, a *Admin, o quota.Object, sql string) ([]T
 	return found, nil
 }
 
-// AddPlan makes a plan. Mail of an exempt one is counted and never refused.
-func (a *Admin) AddPlan(ctx context.Context, name string, exempt bool) error {
+// AddPlan makes a plan; mode may be nil.
+func (a *Admin) AddPlan(ctx context.Context, name string, mode *quota.Mode) error {
 	o := quota.Object{Class: quota.Plan, Name: name}
 	if err := checkName(o); err != nil {
 		return err
 	}
 	return a.change(ctx, "plan add", o, func(tx pgx.Tx) (string, string, error) {
-		_, err := tx.Exec(ctx, `INSERT INTO plan (name, mode) VALUES ($1, CASE WHEN $2 THEN 'off' END)`, name, exempt)
-		return "", exemption(exempt), err
+		_, err := tx.Exec(ctx, `INSERT INTO plan (name, mode) VALUES ($1, $2)`, name, mode)
+		return "", "mode " + ModeText(mode), err
 	})
 }
 
-func exemption(exempt bool) string {
-	if exempt {
-		return "exempt"
-	}
-	return "not exempt"
-}
-
-// SetPlan changes what is not nil.
-func (a *Admin) SetPlan(ctx context.Context, name string, newName *string, exempt *bool) error {
+// SetPlan renames a plan, and sets its mode if setMode is true; nil is what is to
+// stay, or the mode that is inherited.
+func (a *Admin) SetPlan(ctx context.Context, name string, newName *string, setMode bool, mode *quota.Mode) error {
 	o := quota.Object{Class: quota.Plan, Name: name}
 	id, err := a.find(ctx, o)
 	if err != nil {
 		return err
 	}
 	return a.together(ctx, func(b *Admin) error {
-		if exempt != nil {
-			if err := b.setExempt(ctx, o, id, *exempt); err != nil {
+		if setMode {
+			if _, err := b.SetMode(ctx, o, mode); err != nil {
 				return err
 			}
 		}
 		return b.rename(ctx, o, id, newName)
-	})
-}
-
-func (a *Admin) setExempt(ctx context.Context, plan quota.Object, id quota.ID, exempt bool) error {
-	return a.change(ctx, "plan set", plan, func(tx pgx.Tx) (string, string, error) {
-		var was bool
-		err := tx.QueryRow(ctx, `SELECT coalesce(mode = 'off', false) FROM plan WHERE id = $1 FOR UPDATE`, id).Scan(&was)
-		if err == nil {
-			_, err = tx.Exec(ctx, `UPDATE plan SET mode = CASE WHEN $2 THEN 'off' END WHERE id = $1`, id, exempt)
-		}
-		return exemption(was), exemption(exempt), err
 	})
 }
 

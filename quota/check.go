@@ -35,7 +35,9 @@ const (
 )
 
 // Check says what would become of a message now, charging and recording nothing.
-func (s *Store) Check(ctx context.Context, m Message) (Verdict, error) { return s.CheckSeries(ctx, m, 1) }
+func (s *Store) Check(ctx context.Context, m Message) (Verdict, error) {
+	return s.CheckSeries(ctx, m, 1)
+}
 
 // CheckSeries is Check of a message that is sent count times, one after the other:
 // its Decision is about the first that would not pass, or be observed, else about

@@ -59,6 +59,16 @@ func (k classCommands[T]) commands(a *app, special ...*cobra.Command) *cobra.Com
 		report.Table(a.stdout, k.header, rows)
 		return nil
 	}
+	var really bool
+	remove := a.changing(k.class, "removed", &cobra.Command{
+		Use: "remove " + k.name, Short: "remove one; its messages stay in the reports", Example: fmt.Sprintf("  mailctl %s remove %s --yes", word, k.example),
+	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
+		if err := a.confirm(really, "to remove "+o.String()); err != nil {
+			return err
+		}
+		return ad.Remove(ctx, o)
+	})
+	addYes(remove, &really)
 	commands := []*cobra.Command{
 		{
 			Use: "list", Short: "list all", Args: cobra.NoArgs, Example: "  mailctl " + word + " list --json",
@@ -75,9 +85,7 @@ func (k classCommands[T]) commands(a *app, special ...*cobra.Command) *cobra.Com
 				return a.showLimits(c.Context(), o)
 			},
 		},
-		a.changing(k.class, "removed", &cobra.Command{
-			Use: "remove " + k.name, Short: "remove one; its messages stay in the reports", Example: fmt.Sprintf("  mailctl %s remove %s", word, k.example),
-		}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error { return ad.Remove(ctx, o) }),
+		remove,
 	}
 	commands = append(commands, special...)
 	for _, c := range commands {
@@ -123,36 +131,37 @@ func (a *app) changing(class quota.Class, done string, c *cobra.Command, do func
 }
 
 func (a *app) plan() *cobra.Command {
-	var exempt bool
-	var newName string
+	var mode, newName string
 	add := a.changing(quota.Plan, "added", &cobra.Command{
-		Use: "add NAME", Short: "add a plan", Example: "  mailctl plan add gold\n  mailctl plan add internal --exempt",
+		Use: "add NAME", Short: "add a plan", Example: "  mailctl plan add gold\n  mailctl plan add internal --mode off",
 	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
-		return ad.AddPlan(ctx, o.Name, exempt)
+		m, err := parseMode(mode)
+		if err != nil {
+			return err
+		}
+		return ad.AddPlan(ctx, o.Name, m)
 	})
 	var set *cobra.Command
 	set = a.changing(quota.Plan, "changed", &cobra.Command{
-		Use: "set NAME", Short: "change a plan", Example: "  mailctl plan set gold --name platinum\n  mailctl plan set internal --exempt=false",
+		Use: "set NAME", Short: "change a plan", Example: "  mailctl plan set gold --name platinum\n  mailctl plan set internal --mode inherit",
 	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
-		return ad.SetPlan(ctx, o.Name, given(set, "name", &newName), given(set, "exempt", &exempt))
+		m, err := parseMode(mode)
+		if err != nil {
+			return err
+		}
+		return ad.SetPlan(ctx, o.Name, given(set, "name", &newName), set.Flags().Changed("mode"), m)
 	})
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	for _, c := range []*cobra.Command{add, set} {
-		c.Flags().BoolVar(&exempt, "exempt", false, "count its mail, never refuse it")
+		c.Flags().StringVar(&mode, "mode", "inherit", "what limits do to its mail: enforce, observe, off or inherit (`mode`)")
+		offerFor(c, "mode", "enforce", "observe", "off", "inherit")
 	}
 	return classCommands[admin.Plan]{
 		class: quota.Plan, short: "service plans: default limits of subscriptions", name: "NAME", example: "gold",
 		list:   (*admin.Admin).Plans,
-		header: []string{"plan", "exempt", "subscriptions"},
-		row:    func(p admin.Plan) []any { return []any{p.Name, yes(p.Exempt), p.Subscriptions} },
+		header: []string{"plan", "mode", "subscriptions"},
+		row:    func(p admin.Plan) []any { return []any{p.Name, admin.ModeText(p.Mode), p.Subscriptions} },
 	}.commands(a, add, set)
-}
-
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
 }
 
 // given is the value of an option that stands on the command line, nil else.

@@ -146,7 +146,7 @@ func (a *app) printStanding(s *report.Standing) {
 		fmt.Fprintln(a.stdout)
 		var rows [][]any
 		for _, above := range s.Above {
-			rows = append(rows, []any{above.Object, yes(above.Full), above.FullUntil, fullLimits(above.Limits)})
+			rows = append(rows, []any{above.Object, fullWord(above.Full), above.FullUntil, fullLimits(above.Limits)})
 		}
 		report.Table(a.stdout, []string{"above it", "full", "until", "used of limits"}, rows)
 		for _, above := range s.Above {
@@ -223,4 +223,11 @@ func (a *app) printSource(s *report.SourceStanding) {
 		report.Table(a.stdout, []string{"subscription", "messages", "recipients", "refused", "first", "last"}, rows)
 	}
 	a.printRefusals(s.Refusals)
+}
+
+func fullWord(full bool) string {
+	if full {
+		return "yes"
+	}
+	return "no"
 }
