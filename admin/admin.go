@@ -160,14 +160,17 @@ func hold(ctx context.Context, tx pgx.Tx, o quota.Object, id quota.ID) error {
 	return err
 }
 
-// checkName refuses names that could not be written in OBJECT, or that would
-// deceive who reads them.
+// checkName refuses names that could not be written in OBJECT, that would deceive
+// who reads them, or that stand for several objects (see IsPattern).
 func checkName(o quota.Object) error {
 	bad := func(allowed string) error {
 		return &Error{fmt.Sprintf("%q cannot be the name of a %s: %s", o.Name, o.Class, allowed), ""}
 	}
 	if o.Name == "" || len(o.Name) > 254 || strings.ContainsFunc(o.Name, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
 		return bad("use 1 to 254 printable characters without spaces")
+	}
+	if IsPattern(o) {
+		return bad("* and ? stand for any characters")
 	}
 	switch o.Class {
 	case quota.Domain:

@@ -95,8 +95,8 @@ func TestLifeOfObjects(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
 	b.must(t, b.AddPlan(ctx, "gold", nil))
 	b.must(t, b.AddPlan(ctx, "inner", ptr(quota.Off)))
-	b.must(t, b.AddSubscription(ctx, "acme", "gold"))
-	b.must(t, b.AddSubscription(ctx, "other", "default"))
+	b.must(t, b.AddSubscription(ctx, "acme", "gold", ""))
+	b.must(t, b.AddSubscription(ctx, "other", "default", ""))
 	b.must(t, b.AddDomain(ctx, "Shop.Example", "acme", "/srv/shop"))
 	b.must(t, b.AddMailbox(ctx, "Info@shop.example"))
 	b.must(t, b.AddUser(ctx, "daemon", "acme"))
@@ -116,7 +116,7 @@ func TestLifeOfObjects(t *testing.T) {
 	}
 
 	b.must(t, b.SetPlan(ctx, "inner", ptr("outer"), true, nil))
-	b.must(t, b.SetSubscription(ctx, "acme", ptr("acme2"), ptr("outer")))
+	b.must(t, b.SetSubscription(ctx, "acme", ptr("acme2"), ptr("outer"), nil))
 	b.must(t, b.SetDomain(ctx, "shop.example", nil, ptr("other"), ptr("")))
 	b.must(t, b.SetMailbox(ctx, "info@shop.example", "office@shop.example"))
 	b.must(t, b.SetUser(ctx, "daemon", "other"))
@@ -155,7 +155,7 @@ func TestLifeOfObjects(t *testing.T) {
 		[4]string{"plan remove", "plan:gold", "gold", ""},
 	)
 	// A name is free again.
-	b.must(t, b.AddSubscription(ctx, "acme2", "default"))
+	b.must(t, b.AddSubscription(ctx, "acme2", "default", ""))
 }
 
 // TestRefused: each refusal says what to type, changes nothing, and leaves no
@@ -163,8 +163,8 @@ func TestLifeOfObjects(t *testing.T) {
 func TestRefused(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
 	b.must(t, b.AddPlan(ctx, "gold", nil))
-	b.must(t, b.AddSubscription(ctx, "acme", "gold"))
-	b.must(t, b.AddSubscription(ctx, "rival", "gold"))
+	b.must(t, b.AddSubscription(ctx, "acme", "gold", ""))
+	b.must(t, b.AddSubscription(ctx, "rival", "gold", ""))
 	b.must(t, b.AddDomain(ctx, "shop.example", "acme", ""))
 	b.must(t, b.AddMailbox(ctx, "info@shop.example"))
 	b.must(t, b.AddUser(ctx, "daemon", "rival"))
@@ -182,7 +182,7 @@ func TestRefused(t *testing.T) {
 		{b.AddPlan(ctx, "gold", nil), "plan gold exists already", "mailctl plan show gold"},
 		{b.AddPlan(ctx, "", nil), `"" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
 		{b.AddPlan(ctx, "a\x1b[2J", nil), `"a\x1b[2J" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
-		{b.AddSubscription(ctx, "x", "lead"), "there is no plan lead", "mailctl plan list"},
+		{b.AddSubscription(ctx, "x", "lead", ""), "there is no plan lead", "mailctl plan list"},
 		{b.AddDomain(ctx, "y.example", "nobody", ""), "there is no subscription nobody", "mailctl subscription list"},
 		{b.AddDomain(ctx, "y.example", "acme", "srv"), `document root "srv" is no absolute path`, ""},
 		{b.AddDomain(ctx, "y", "acme", ""), `"y" cannot be the name of a domain: write it like shop.example`, ""},
@@ -196,7 +196,7 @@ func TestRefused(t *testing.T) {
 		{b.SetUser(ctx, "bin", "acme"), "no system user bin of this host has called sendmail yet", "mailctl user list"},
 		{b.SetPlan(ctx, "default", ptr("usual"), false, nil), "plan default cannot be renamed: new system users come under it", ""},
 		{b.SetPlan(ctx, "gold", ptr("system"), true, ptr(quota.Off)), "plan system exists already", "mailctl plan show system"},
-		{b.SetSubscription(ctx, "acme", ptr("rival"), ptr("default")), "subscription rival exists already", "mailctl subscription show rival"},
+		{b.SetSubscription(ctx, "acme", ptr("rival"), ptr("default"), nil), "subscription rival exists already", "mailctl subscription show rival"},
 		{b.SetDomain(ctx, "shop.example", ptr("store.example"), ptr("rival"), ptr("/srv")), "domain shop.example still has 1 of class mailbox", "mailctl mailbox list, then move or remove them"},
 		{b.SetMailbox(ctx, "info@shop.example", "info@store.example"), "mailbox info@shop.example belongs to domain shop.example, and so must its new name", "mailctl mailbox add info@store.example"},
 		{remove("plan:system"), "plan system cannot be removed: new system users come under it", ""},
@@ -219,20 +219,31 @@ func TestRefused(t *testing.T) {
 	equal(t, domains, err, admin.Domain{Name: "shop.example", Subscription: "acme", Mailboxes: 1})
 }
 
-// TestRemovedMeanwhile: nothing comes under an object that is being removed.
+// TestRemovedMeanwhile: nothing comes under an object that is being removed, and
+// it gets no mode.
 func TestRemovedMeanwhile(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddPlan(ctx, "gold", nil))
-	tx, err := b.pool.Begin(ctx)
-	b.must(t, err)
-	defer tx.Rollback(context.WithoutCancel(ctx))
-	_, err = tx.Exec(ctx, `UPDATE plan SET removed_at = now() WHERE name = 'gold'`)
-	b.must(t, err)
-	added := make(chan error)
-	go func() { added <- b.AddSubscription(ctx, "acme", "gold") }()
-	b.waitForLock(t)
-	b.must(t, tx.Commit(ctx))
-	refused(t, <-added, "there is no plan gold", "mailctl plan list")
+	for name, change := range map[string]func() error{
+		"add": func() error { return b.AddSubscription(ctx, "acme", "gold", "") },
+		"mode": func() error {
+			_, err := b.SetMode(ctx, quota.Object{Class: quota.Plan, Name: "gold"}, ptr(quota.Off))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.must(t, b.AddPlan(ctx, "gold", nil))
+			tx, err := b.pool.Begin(ctx)
+			b.must(t, err)
+			defer tx.Rollback(context.WithoutCancel(ctx))
+			_, err = tx.Exec(ctx, `UPDATE plan SET removed_at = now() WHERE name = 'gold'`)
+			b.must(t, err)
+			done := make(chan error)
+			go func() { done <- change() }()
+			b.waitForLock(t)
+			b.must(t, tx.Commit(ctx))
+			refused(t, <-done, "there is no plan gold", "mailctl plan list")
+		})
+	}
 }
 
 // waitForLock returns once another connection waits for a lock.
@@ -310,7 +321,7 @@ func TestAtOnce(t *testing.T) {
 
 // changes does again and again what an administrator does with one customer.
 func (b *bench) changes(ctx context.Context, name string, rounds int) error {
-	err := b.AddSubscription(ctx, name, "default")
+	err := b.AddSubscription(ctx, name, "default", "")
 	domain, mailbox := name+".example", "info@"+name+".example"
 	subscription := quota.Object{Class: quota.Subscription, Name: name}
 	server := quota.Object{Class: quota.Server}

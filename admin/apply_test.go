@@ -43,7 +43,7 @@ const exported = `{"format":1,
 "exceptions":[
 {"kind":"block","crontab":"php old.php"},
 {"kind":"block","script":"/home/acme/www/old/"},
-{"kind":"raise","object":"mailbox:info@acme.example","limit":"recipients/day","value":3000000000},
+{"kind":"raise","object":"mailbox:info@acme.example","limit":"recipients/day","value":2147483647},
 {"kind":"raise","object":"subscription:acme","limit":"messages/hour","value":-1,"until":"2130-01-01T00:00:00Z","why":"newsletter"},
 {"kind":"whitelist","network":"192.0.2.0/24"},
 {"kind":"whitelist","network":"2001:db8::/32"},
@@ -165,6 +165,10 @@ func TestImportChanges(t *testing.T) {
 	}
 }
 
+func noScript(s string) string {
+	return fmt.Sprintf("%q is no path of a script: write an absolute one without . and .., or a directory with / at its end", s)
+}
+
 // TestConflicts: all are told, and nothing is changed.
 func TestConflicts(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
@@ -172,18 +176,21 @@ func TestConflicts(t *testing.T) {
 	b.must(t, err)
 	diff, err := b.Apply(ctx, parse(t, `{"format":1,
 "plans":[{"plan":"new one"},{"plan":"fine"}],
-"subscriptions":[{"subscription":"acme","plan":"lead"},{"subscription":"x","plan":"lead"},{"subscription":"bob","contact":"nobody"}],
+"subscriptions":[{"subscription":"acme","plan":"lead"},{"subscription":"x","plan":"lead"},{"subscription":"bob","contact":"no body"}],
 "domains":[{"domain":"acme.example","subscription":"bob"},{"domain":"y.example","subscription":"y"},{"domain":"z.example"},{"domain":"acme.net","document_root":"www"}],
 "mailboxes":[{"mailbox":"a@nowhere.example"},{"mailbox":"a b@acme.net"}],
 "users":[{"user":"a/b","uid":5,"subscription":"bob"},{"user":"c","uid":6}],
 "exceptions":[{"kind":"block","object":"domain:gone.example"},{"kind":"block","network":"192.0.2.0/24"},{"kind":"whitelist","network":"192.0.2.1/24"},
-{"kind":"block","script":"x.php"},{"kind":"block","crontab":"a\u0000b"}]}`), admin.Import{Source: "json"})
-	refused(t, err, "17 conflicts: nothing was changed", "")
+{"kind":"block","script":"x.php"},{"kind":"block","crontab":"a\u0000bcd"},
+{"kind":"block","object":"server"},{"kind":"whitelist","object":"plan:gold"},{"kind":"block","crontab":"x"},
+{"kind":"block","script":"/"},{"kind":"block","script":"/a/../b"},{"kind":"whitelist","network":"0.0.0.0/0"},
+{"kind":"raise","object":"plan:gold","limit":"messages/hour","value":1},{"kind":"block","crontab":"abcd","why":"a\nb"}]}`), admin.Import{Source: "json"})
+	refused(t, err, "25 conflicts: nothing was changed", "")
 	want := []admin.Conflict{
 		{2, "plan:new one", `"new one" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
 		{3, "subscription:acme", "there is no plan lead", "mailctl plan add lead"},
 		{3, "subscription:x", "there is no plan lead", "mailctl plan add lead"},
-		{3, "subscription:bob", `contact "nobody" is no address`, ""},
+		{3, "subscription:bob", `contact "no body" is no address`, ""},
 		{4, "domain:acme.example", "belongs to subscription acme, not bob", "mailctl domain set acme.example --subscription bob"},
 		{4, "domain:y.example", "there is no subscription y", "mailctl subscription add y"},
 		{4, "domain:z.example", "is new here: say of which subscription it is", ""},
@@ -195,8 +202,16 @@ func TestConflicts(t *testing.T) {
 		{7, "domain:gone.example", "block of an object that is not there", ""},
 		{7, "network:192.0.2.0/24", "a network is in a white list, and its address is the first one in it", ""},
 		{7, "network:192.0.2.1/24", "a network is in a white list, and its address is the first one in it", ""},
-		{8, "script:x.php", `script "x.php" is no absolute path`, ""},
-		{8, "crontab:a\x00b", "a text that is too long, or has control characters", ""},
+		{8, "script:x.php", noScript("x.php"), ""},
+		{8, "crontab:a\x00bcd", `"a\x00bcd" cannot be part of a crontab line: write 4 to 1000 bytes on one line`, ""},
+		{9, "server", `"server" cannot be the subject of a block: write user:, mailbox:, domain:, subscription:, script:PATH or crontab:TEXT`, ""},
+		{9, "plan:gold", `"plan:gold" cannot be the subject of a whitelist: write user:, mailbox:, domain:, subscription:, script:PATH or crontab:TEXT or network:CIDR`, ""},
+		{9, "crontab:x", `"x" cannot be part of a crontab line: write 4 to 1000 bytes on one line`, ""},
+		{10, "script:/", noScript("/"), ""},
+		{10, "script:/a/../b", noScript("/a/../b"), ""},
+		{10, "network:0.0.0.0/0", "is everybody: mailctl whitelist add network:0.0.0.0/0 --yes", ""},
+		{11, "plan:gold", "a plan is charged nothing: it holds the defaults of its subscriptions", ""},
+		{11, "crontab:abcd", "a text that is too long, or has control characters", ""},
 	}
 	if d := cmp.Diff(want, diff.Conflicts); d != "" {
 		t.Error(d)
@@ -219,10 +234,10 @@ func TestObserved(t *testing.T) {
 	// alice has sent mail, and was put under acme; b.example is known already.
 	_, _, _, err := b.store.EnsureUser(ctx, 1001, "alice")
 	b.must(t, err)
-	b.must(t, b.AddSubscription(ctx, "acme", "default"))
+	b.must(t, b.AddSubscription(ctx, "acme", "default", ""))
 	b.must(t, b.AddDomain(ctx, "stayed.example", "alice", ""))
 	b.must(t, b.SetUser(ctx, "alice", "acme"))
-	b.must(t, b.AddSubscription(ctx, "bob", "system"))
+	b.must(t, b.AddSubscription(ctx, "bob", "system", ""))
 	b.must(t, b.AddDomain(ctx, "b.example", "bob", "/set/by/hand"))
 
 	diff, err := b.Apply(ctx, owners(), admin.Import{Source: "cpanel"})
@@ -278,7 +293,7 @@ func TestObserved(t *testing.T) {
 // neither lost nor made twice.
 func TestImportAndOthers(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddSubscription(ctx, "acme", "default"))
+	b.must(t, b.AddSubscription(ctx, "acme", "default", ""))
 	many := new(inventory.Inventory)
 	for i := range 20_000 {
 		many.Objects = append(many.Objects, inventory.Object{Ref: inventory.Ref{Class: quota.Domain, Name: fmt.Sprintf("d%d.example", i)}, Parent: "acme"})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,17 +24,26 @@ type Audit struct {
 
 // AuditFilter says which rows; what is empty does not matter.
 type AuditFilter struct {
-	Object, Actor, Action string    // Action: a part of it
-	Since, Until          time.Time // Until itself is not in it
-	Limit                 int       // only the newest
+	Object        string    // a user of this host with or without @HOST: rows have either
+	Actor, Action string    // Action: a part of it
+	Since, Until  time.Time // Until itself is not in it
+	Limit         int       // only the newest
 }
 
 // AuditRows lists changes, newest last.
 func (a *Admin) AuditRows(ctx context.Context, f AuditFilter) ([]Audit, error) {
+	other := f.Object
+	if strings.HasPrefix(f.Object, "user:") {
+		if login, ok := strings.CutSuffix(f.Object, "@"+a.host); ok {
+			other = login
+		} else if !strings.Contains(f.Object, "@") {
+			other += "@" + a.host
+		}
+	}
 	rows, err := a.db.Query(ctx, `SELECT at, host, actor, action, object, before, after, why FROM audit
- WHERE ($1 = '' OR object = $1) AND ($2 = '' OR actor = $2) AND ($3 = '' OR strpos(action, $3) > 0)
+ WHERE ($1 = '' OR left(object, 200) IN (left($1, 200), left($7, 200)) AND object IN ($1, $7)) AND ($2 = '' OR actor = $2) AND ($3 = '' OR strpos(action, $3) > 0)
    AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
- ORDER BY id DESC LIMIT $6`, f.Object, f.Actor, f.Action, nullTime(f.Since), nullTime(f.Until), f.Limit)
+ ORDER BY at DESC, id DESC LIMIT $6`, f.Object, f.Actor, f.Action, nullTime(f.Since), nullTime(f.Until), f.Limit, other)
 	if err != nil {
 		return nil, fmt.Errorf("list audit: %w", err)
 	}

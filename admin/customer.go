@@ -18,8 +18,8 @@ func ForCustomer(pool *pgxpool.Pool, store *quota.Store, host, name, login strin
 }
 
 // SetOwnLimit is SetLimit for a customer: on domains and mailboxes of his
-// subscription, and not over what an administrator set there. What is above them
-// holds whatever he sets.
+// subscription, not over what an administrator set there, and not above the default
+// that he set for all. What is above them holds whatever he sets.
 func (a *Admin) SetOwnLimit(ctx context.Context, subscription quota.ID, o quota.Object, l quota.Limit, value *int64) (before string, err error) {
 	if o.Class != quota.Domain && o.Class != quota.Mailbox {
 		return "", &Error{fmt.Sprintf("you can set limits of your domains and mailboxes, not of a %s", o.Class), ""}
@@ -43,6 +43,9 @@ func (a *Admin) SetOwnLimit(ctx context.Context, subscription quota.ID, o quota.
 			return fmt.Errorf("find the customer of %s: %w", o, err)
 		}
 		if err := a.mayReplace(ctx, tx, id, o, l); err != nil {
+			return err
+		}
+		if err := a.mayBe(ctx, tx, subscription, o, l, value); err != nil {
 			return err
 		}
 		b := *a
@@ -78,6 +81,31 @@ func (a *Admin) mayReplace(ctx context.Context, tx pgx.Tx, id quota.ID, o quota.
 		return fmt.Errorf("read who set limits of %s: %w", o, err)
 	case err != nil || actor != a.actor || after != l.String()+" "+valueText(now):
 		return &Error{fmt.Sprintf("%s of %s was set by the administrator: ask him", l, named(o)), ""}
+	}
+	return nil
+}
+
+// mayBe refuses a value above the default that the plan or the server has for such
+// objects: that, too, is set by the administrator.
+func (a *Admin) mayBe(ctx context.Context, tx pgx.Tx, subscription quota.ID, o quota.Object, l quota.Limit, value *int64) error {
+	if value == nil {
+		return nil
+	}
+	// Held, so that the subscription gets no stricter plan meanwhile. A default that
+	// is lowered later does not lower what was set below the old one.
+	var plan quota.ID
+	err := tx.QueryRow(ctx, `SELECT plan_id FROM subscription WHERE id = $1 FOR SHARE`, subscription).Scan(&plan)
+	if err != nil {
+		return fmt.Errorf("read the plan of %s: %w", o, err)
+	}
+	var most int64
+	err = tx.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce((SELECT %[1]s FROM limits WHERE owner_id = $1 AND class = $3),
+  (SELECT %[1]s FROM limits WHERE owner_id = $2 AND class = $3), -1)`, limitColumns[l]), plan, quota.ServerID, o.Class).Scan(&most)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the default of %s: %w", o, err)
+	case most != quota.Unlimited && (*value > most || *value == quota.Unlimited):
+		return &Error{fmt.Sprintf("%s of %s can be %d at most, as the administrator set it", l, named(o), most), ""}
 	}
 	return nil
 }

@@ -194,11 +194,8 @@ func (c *compare) fits(o *inventory.Object) bool {
 		c.conflict(o.Line, o.Ref, "", "document root %q is no absolute path", root)
 		return false
 	}
-	contact := o.Contact.Value
-	local, domain, at := strings.Cut(contact, "@")
-	if contact != "" && (!at || local == "" || domain == "" || len(contact) > 254 ||
-		strings.ContainsFunc(contact, func(r rune) bool { return unprintable(r) || strings.ContainsRune(" ,;:<>()\"", r) })) {
-		c.conflict(o.Line, o.Ref, "", "contact %q is no address", contact)
+	if err := checkContact(o.Contact.Value); err != nil {
+		c.conflict(o.Line, o.Ref, "", "%s", err)
 		return false
 	}
 	return true
@@ -339,14 +336,16 @@ func (c *compare) except(x inventory.Exception, known map[inventory.Exception]bo
 	case x.Object.Class != 0 && c.current[key] == nil && c.wanted[key] == nil:
 		wrong("%s of an object that is not there", x.Kind)
 		return
-	case x.Network.IsValid() && (x.Network != x.Network.Masked() || x.Kind != quota.Whitelist):
-		wrong("a network is in a white list, and its address is the first one in it")
-		return
-	case x.Script != "" && x.Script[0] != '/':
-		wrong("script %q is no absolute path", x.Script)
-		return
-	case len(x.Script)+len(x.Crontab)+len(x.Why) > 4096 || strings.ContainsFunc(x.Script+x.Crontab+x.Why, unicode.IsControl):
+	case len(x.Why) > 4096 || strings.ContainsFunc(x.Why, unicode.IsControl):
 		wrong("a text that is too long, or has control characters")
+		return
+	case x.Network.IsValid() && x.Network.Bits() == 0:
+		wrong("is everybody: mailctl whitelist add %s --yes", x.Subject())
+		return
+	}
+	subject := Subject{Object: quota.Object{Class: key.Class, Name: key.Name}, Script: x.Script, Crontab: x.Crontab, Network: x.Network}
+	if err := subject.check(x.Kind); err != nil {
+		wrong("%s", err)
 		return
 	}
 	known[x.Key()] = true

@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,13 +27,8 @@ type Exception struct {
 	Ended   bool                `json:"ended"`
 	By      string              `json:"by"`
 	Why     *string             `json:"why"`
-}
 
-func untilText(until time.Time) string {
-	if until.IsZero() {
-		return "until removed"
-	}
-	return "until " + until.UTC().Format("2006-01-02 15:04:05 UTC")
+	limit *quota.Limit
 }
 
 // nullTime is a time as the database has it: the zero one is NULL.
@@ -42,18 +39,19 @@ func nullTime(t time.Time) *time.Time {
 	return &t
 }
 
-// Raise gives a limit of an object another value until a time.
-func (a *Admin) Raise(ctx context.Context, o quota.Object, l quota.Limit, value int64, until time.Time) error {
+// Raise gives a limit of an object another value until a time. A raise of the limit
+// that holds is changed, and before says what it was.
+func (a *Admin) Raise(ctx context.Context, o quota.Object, l quota.Limit, value int64, until time.Time) (before string, err error) {
 	id, err := a.findCharged(ctx, o)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return a.change(ctx, "exception raise", o, func(tx pgx.Tx) (string, string, error) {
-		_, err := tx.Exec(ctx, `INSERT INTO exception (kind, object_id, limit_no, value, until, actor, why) VALUES ('raise', $1, $2, $3, $4, $5, nullif($6, ''))`,
-			id, int16(l), value, nullTime(until), a.actor, a.why)
-		n := int32(value)
-		return "", fmt.Sprintf("%s %s %s", l, valueText(&n), untilText(until)), err
+	err = a.change(ctx, "exception raise", o, func(tx pgx.Tx) (string, string, error) {
+		var err error
+		before, err = a.put(ctx, tx, []any{quota.Raise, id, nil, nil, nil, int16(l)}, &value, until)
+		return before, held{limit: &l, value: &value, until: nullTime(until)}.text(), err
 	})
+	return before, err
 }
 
 // findCharged finds an object of which something is counted.
@@ -100,13 +98,75 @@ func word(kind quota.ExceptionKind) string {
 	return string(kind)
 }
 
-// subjectSQL finds the block or entry of the white list that a subject has: it has
-// one at most.
-const subjectSQL = ` FROM exception WHERE kind = $1 AND (object_id = $2 OR network = $3 OR script = $4 OR crontab = $5)
- AND (until IS NULL OR until > clock_timestamp())`
+// heldSQL finds the exceptions of a kind, a subject and, of a raise, a limit that
+// hold: one at most, unless an import brought more.
+const heldSQL = ` FROM exception WHERE kind = $1 AND (object_id = $2 OR network = $3 OR script = $4 OR crontab = $5)
+ AND limit_no IS NOT DISTINCT FROM $6 AND (until IS NULL OR until > clock_timestamp())`
 
+// held is what an exception does to its subject.
+type held struct {
+	id    int64
+	limit *quota.Limit
+	value *int64
+	until *time.Time
+}
+
+func scanHeld(row pgx.CollectableRow) (h held, err error) {
+	err = row.Scan(&h.id, &h.limit, &h.value, &h.until)
+	return h, err
+}
+
+func (h held) text() string {
+	until := "until removed"
+	if h.until != nil {
+		until = "until " + h.until.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+	if h.limit == nil {
+		return until
+	}
+	n := int32(*h.value)
+	return fmt.Sprintf("%s %s %s", *h.limit, valueText(&n), until)
+}
+
+// textOf joins what several do, in their order.
+func textOf(list []held) string {
+	slices.SortFunc(list, func(x, y held) int { return cmp.Compare(x.id, y.id) })
+	var texts []string
+	for _, h := range list {
+		texts = append(texts, h.text())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// put makes an exception; where some hold by heldSQL it changes the first and
+// deletes the others, and before says what they were.
+func (a *Admin) put(ctx context.Context, tx pgx.Tx, args []any, value *int64, until time.Time) (before string, err error) {
+	// Two at the same time do not both find it missing.
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "exception "+fmt.Sprint(args...)); err != nil {
+		return "", err
+	}
+	rows, _ := tx.Query(ctx, `SELECT id, limit_no, value, until`+heldSQL+` ORDER BY id FOR UPDATE`, args...) // the error is the rows', too
+	list, err := pgx.CollectRows(rows, scanHeld)
+	switch {
+	case err != nil:
+	case len(list) == 0:
+		_, err = tx.Exec(ctx, `INSERT INTO exception (kind, object_id, network, script, crontab, limit_no, value, until, actor, why)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, ''))`, append(args, value, nullTime(until), a.actor, a.why)...)
+	default:
+		_, err = tx.Exec(ctx, `UPDATE exception SET value = $2, until = $3, actor = $4, why = coalesce(nullif($5, ''), why) WHERE id = $1`,
+			list[0].id, value, nullTime(until), a.actor, a.why)
+	}
+	for _, more := range list[min(len(list), 1):] {
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM exception WHERE id = $1`, more.id)
+		}
+	}
+	return textOf(list), err
+}
+
+// subjectArgs are those of heldSQL.
 func (a *Admin) subjectArgs(ctx context.Context, kind quota.ExceptionKind, s Subject) ([]any, error) {
-	args := []any{kind, nil, nil, nil, nil}
+	args := []any{kind, nil, nil, nil, nil, nil}
 	switch {
 	case s.Script != "":
 		args[3] = s.Script
@@ -131,31 +191,12 @@ func (a *Admin) AddException(ctx context.Context, kind quota.ExceptionKind, s Su
 	if err != nil {
 		return "", err
 	}
-	action := word(kind) + " add"
-	err = a.transaction(ctx, func(tx pgx.Tx) error {
-		before = ""
-		// Two at the same time do not both find it missing.
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, string(kind)+" "+s.String()); err != nil {
+	action := string(kind) + " add"
+	err = a.transaction(ctx, func(tx pgx.Tx) (err error) {
+		if before, err = a.put(ctx, tx, args, nil, until); err != nil {
 			return err
 		}
-		var id int64
-		var was *time.Time
-		err := tx.QueryRow(ctx, `SELECT id, until`+subjectSQL+` FOR UPDATE`, args...).Scan(&id, &was)
-		switch {
-		case err == nil:
-			before = untilText(time.Time{})
-			if was != nil {
-				before = untilText(*was)
-			}
-			_, err = tx.Exec(ctx, `UPDATE exception SET until = $2, actor = $3, why = coalesce(nullif($4, ''), why) WHERE id = $1`, id, nullTime(until), a.actor, a.why)
-		case errors.Is(err, pgx.ErrNoRows):
-			_, err = tx.Exec(ctx, `INSERT INTO exception (kind, object_id, network, script, crontab, until, actor, why) VALUES ($1, $2, $3, $4, $5, $6, $7, nullif($8, ''))`,
-				append(args, nullTime(until), a.actor, a.why)...)
-		}
-		if err != nil {
-			return err
-		}
-		return a.note(ctx, tx, action, s.String(), before, untilText(until))
+		return a.note(ctx, tx, action, s.String(), before, held{until: nullTime(until)}.text())
 	})
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w", action, s, err)
@@ -169,25 +210,21 @@ func (a *Admin) RemoveSubject(ctx context.Context, kind quota.ExceptionKind, s S
 	if err != nil {
 		return err
 	}
-	action := word(kind) + " remove"
+	action := string(kind) + " remove"
 	err = a.transaction(ctx, func(tx pgx.Tx) error {
-		var until *time.Time
-		err := tx.QueryRow(ctx, `DELETE FROM exception WHERE id = (SELECT id`+subjectSQL+`) RETURNING until`, args...).Scan(&until)
-		if errors.Is(err, pgx.ErrNoRows) {
+		rows, _ := tx.Query(ctx, `DELETE`+heldSQL+` RETURNING id, limit_no, value, until`, args...) // the error is the rows', too
+		list, err := pgx.CollectRows(rows, scanHeld)
+		if err == nil && len(list) == 0 {
 			state := "is not blocked"
 			if kind == quota.Whitelist {
 				state = "is not in the white list"
 			}
-			return &Error{fmt.Sprintf("%s %s", s, state), "mailctl " + word(kind) + " list"}
+			return &Error{fmt.Sprintf("%s %s", s, state), fmt.Sprintf("mailctl %s list", kind)}
 		}
 		if err != nil {
 			return err
 		}
-		was := time.Time{}
-		if until != nil {
-			was = *until
-		}
-		return a.note(ctx, tx, action, s.String(), untilText(was), "")
+		return a.note(ctx, tx, action, s.String(), textOf(list), "")
 	})
 	if err != nil && !errors.As(err, new(*Error)) {
 		return fmt.Errorf("%s %s: %w", action, s, err)
@@ -220,17 +257,9 @@ func (a *Admin) RemoveException(ctx context.Context, id int64) (removed Exceptio
 	return removed, err
 }
 
+// text is what the audit says of one.
 func (e *Exception) text() string {
-	what := string(e.Kind)
-	if e.Limit != nil {
-		n := int32(*e.Value)
-		what += " " + *e.Limit + " " + valueText(&n)
-	}
-	until := time.Time{}
-	if e.Until != nil {
-		until = *e.Until
-	}
-	return what + " " + untilText(until)
+	return fmt.Sprintf("%s %s", e.Kind, held{limit: e.limit, value: e.Value, until: e.Until}.text())
 }
 
 // Exceptions lists those of a kind ("": of all kinds) that hold; with all, also
@@ -254,13 +283,12 @@ func (a *Admin) exceptions(ctx context.Context, where string, args ...any) ([]Ex
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Exception, err error) {
 		var object *quota.ID
 		var name string
-		var limit *int16
-		err = row.Scan(&e.ID, &e.Kind, &object, &name, &e.Removed, &e.Subject, &limit, &e.Value, &e.Made, &e.Until, &e.Ended, &e.By, &e.Why)
+		err = row.Scan(&e.ID, &e.Kind, &object, &name, &e.Removed, &e.Subject, &e.limit, &e.Value, &e.Made, &e.Until, &e.Ended, &e.By, &e.Why)
 		if object != nil {
 			e.Subject = quota.Object{Class: object.Class(), Name: name}.String()
 		}
-		if limit != nil {
-			l := quota.Limit(*limit).String()
+		if e.limit != nil {
+			l := e.limit.String()
 			e.Limit = &l
 		}
 		return e, err
@@ -285,7 +313,7 @@ func (a *Admin) RaisedBy(ctx context.Context, o quota.Object, l quota.Limit, mor
 		return 0, &Error{fmt.Sprintf("%s of %s is unlimited: there is nothing to raise", l, o), "mailctl limit show " + o.String()}
 	}
 	if *now+more > MaxLimit {
-		return 0, &Error{fmt.Sprintf("%s + %d is more than %d", strconv.FormatInt(*now, 10), more, MaxLimit), ""}
+		return 0, &Error{fmt.Sprintf("%d + %d is more than %d", *now, more, MaxLimit), ""}
 	}
 	return *now + more, nil
 }

@@ -11,7 +11,7 @@ import (
 
 func TestLimits(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
-	b.must(t, b.AddSubscription(ctx, "acme", "default"))
+	b.must(t, b.AddSubscription(ctx, "acme", "default", ""))
 	number := func(n int64) *int64 { return &n }
 	for _, c := range []struct {
 		object, forClass string

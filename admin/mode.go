@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -16,13 +17,16 @@ func (a *Admin) SetMode(ctx context.Context, o quota.Object, mode *quota.Mode) (
 	if err != nil {
 		return "", err
 	}
-	table := "server"
+	table, there := "server", ""
 	if o.Class != quota.Server {
-		table = tableOf[o.Class]
+		table, there = tableOf[o.Class], " AND removed_at IS NULL" // it may have been removed meanwhile
 	}
 	err = a.change(ctx, "mode set", o, func(tx pgx.Tx) (string, string, error) {
 		var was *quota.Mode
-		err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT mode FROM %s WHERE id = $1 FOR UPDATE`, table), id).Scan(&was)
+		err := tx.QueryRow(ctx, fmt.Sprintf(`SELECT mode FROM %s WHERE id = $1%s FOR UPDATE`, table, there), id).Scan(&was)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return "", "", missing(o, "there is no "+named(o))
+		}
 		if err == nil {
 			_, err = tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET mode = $2 WHERE id = $1`, table), id, mode)
 		}

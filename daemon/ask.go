@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"reflect"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -85,7 +88,29 @@ func readQuestion(b []byte) (*question, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows it")
 	}
+	if hasControl(reflect.ValueOf(q)) {
+		return nil, errors.New("control characters are in a text")
+	}
 	return &q, nil
+}
+
+// hasControl looks into all that a question says: PostgreSQL has no NUL in a text,
+// and no name has the others.
+func hasControl(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String:
+		return strings.ContainsFunc(v.String(), unicode.IsControl)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return false
+		}
+		for i := range v.NumField() {
+			if hasControl(v.Field(i)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *Server) answerQuestion(ctx context.Context, uid uint32, q *question) (answer any, note string, err error) {

@@ -170,8 +170,8 @@ func TestCustomerSeesHisOwn(t *testing.T) {
 		{alice, `{"ask":"messages","rows":1001}`, `2 2 1001 rows`, ""},
 		{alice, `{"ask":"messages","rows":99999999999999999999}`, `2 2 no question: `, ""},
 		{alice, `{"ask":"messages","filter":{"Since":"2001-01-01T00:00:00Z"}}`, `2 2 an ordinary user may ask for the last 31 days`, ""},
-		{alice, `{"ask":"messages","filter":{"Script":"a\u0000b"}}`, `2 2 no name has a NUL in it`, ""},
-		{alice, `{"ask":"why","object":"user:a\u0000b"}`, `2 77 `, ""},
+		{alice, `{"ask":"messages","filter":{"Script":"a\u0000b"}}`, `2 2 no question: control characters are in a text`, ""},
+		{alice, `{"ask":"why","object":"user:a\u0000b"}`, `2 2 no question: control characters are in a text`, ""},
 		{alice, `{"ask":"why","object":"` + strings.Repeat("x", 9000) + `"}`, `4 0 a question of 9025 bytes`, ""},
 		{alice, `{"ask":"limit","object":"domain:alice.example","limit":"messages/hour","value":5}`, `2 77 here only the administrator sets limits`, ""},
 	} {
@@ -241,6 +241,8 @@ func TestCustomerSetsLimits(t *testing.T) {
 		{alice, set("domain:alice.example", "2147483648"), `2 2 a limit of your own`},
 		{alice, set("domain:alice.example", `"5"`), `2 2 no question: `},
 		{alice, `{"ask":"limit","object":"domain:alice.example","limit":"messages/week"}`, `2 2 "messages/week" is no limit`},
+		{alice, `{"ask":"limit","object":"domain:a\u0000b","limit":"messages/hour","value":5}`, `2 2 no question: control characters are in a text`},
+		{alice, `{"ask":"limit","object":"mailbox:a\nb@alice.example","limit":"messages/hour","value":5}`, `2 2 no question: control`},
 		{wwwData, set("domain:alice.example", "5"), `2 77 here only the administrator sets limits`},
 	} {
 		if got := askAs(t, r.socket, c.uid, c.question)[0]; !strings.HasPrefix(got, c.want) {
@@ -270,6 +272,25 @@ func TestCustomerSetsLimits(t *testing.T) {
 	}
 	if got := askAs(t, r.socket, alice, strings.ReplaceAll(set("domain:alice.example", "5"), "messages/", "recipients/"))[0]; got != `1 0 {"before":"unset"}` {
 		t.Errorf("another limit: %s", got)
+	}
+
+	// Nor can he have more than the default, of the plan before the server's.
+	for _, c := range []struct{ how, object, value, want string }{
+		{`INSERT INTO limits (owner_id, class, messages_hour) VALUES (6::bigint << 40, 2, 50)`, "mailbox:info@alice.example", "51", `2 3 messages/hour of mailbox info@alice.example can be 50 at most`},
+		{"", "mailbox:info@alice.example", "2147483647", `2 3 messages/hour of mailbox info@alice.example can be 50 at most`},
+		{"", "mailbox:info@alice.example", "50", `1 0 {"before":"unset"}`},
+		{"", "mailbox:info@alice.example", "0", `1 0 {"before":"50"}`},
+		{"", "mailbox:info@alice.example", "null", `1 0 {"before":"0"}`},
+		{`INSERT INTO limits (owner_id, class, messages_hour) SELECT plan_id, 2, -1 FROM subscription WHERE name = 'alice'`, "mailbox:info@alice.example", "51", `1 0 {"before":"unset"}`},
+		{`UPDATE limits SET messages_hour = 10 WHERE class = 2 AND owner_id IN (SELECT id FROM plan)`, "mailbox:info@alice.example", "11", `2 3 messages/hour of mailbox info@alice.example can be 10 at most`},
+		{"", "mailbox:info@alice.example", "10", `1 0 {"before":"51"}`},
+	} {
+		if c.how != "" {
+			r.sql(t, c.how)
+		}
+		if got := askAs(t, r.socket, alice, set(c.object, c.value))[0]; !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s to %s: %s, want %s", c.object, c.value, got, c.want)
+		}
 	}
 	for range changesHour {
 		r.changes.allow(r.subscription(t, "alice"), changesHour, time.Now())

@@ -191,6 +191,40 @@ func TestPolicy(t *testing.T) {
 
 // TestPolicyStrangers: whatever is said to the socket, the daemon goes on, and
 // keeps neither a goroutine nor a descriptor of it.
+// TestPolicyExceptions: what is observed, blocked, and on the white list by the
+// client's address, as Postfix and the log hear of it.
+func TestPolicyExceptions(t *testing.T) {
+	r, socket := startPolicy(t, nil)
+	p, err := dialPolicy(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, step := range []struct{ sql, client, action, log string }{
+		{`INSERT INTO limits (owner_id, class, messages_hour) SELECT id, 2, 0 FROM mailbox`, "192.0.2.7", "554 5.7.1 mailbox carol@box.test may send no mail",
+			`"decision":"refused","refused_by":"mailbox:carol@box.test messages/hour"`},
+		{`UPDATE domain SET mode = 'observe'`, "192.0.2.7", "DUNNO", `"decision":"observed","refused_by":"mailbox:carol@box.test messages/hour"`},
+		{`INSERT INTO exception (kind, network, actor) VALUES ('whitelist', '2001:db8::/32', 'root')`, "2001:db8::7", "DUNNO", `"decision":"accepted"`},
+		{`SELECT`, "unknown", "DUNNO", `"decision":"observed"`},
+		{`INSERT INTO exception (kind, object_id, actor) SELECT 'block', id, 'root' FROM domain`, "2001:db8::7", "554 5.7.1 domain box.test is blocked by the administrator",
+			`"decision":"refused","refused_by":"domain box.test is blocked by the administrator"`},
+	} {
+		if _, err := r.owner.Exec(t.Context(), step.sql); err != nil {
+			t.Fatal(err)
+		}
+		q := message("carol@box.test")
+		q.ClientAddress = step.client
+		before := len(r.log.String())
+		action, err := p.ask(q)
+		if err != nil || !strings.HasPrefix(action, step.action) {
+			t.Errorf("%s: action %q, %v; want %q", step.sql, action, err, step.action)
+		}
+		if line := r.log.String()[before:]; !strings.Contains(line, step.log) {
+			t.Errorf("%s: logged %s", step.sql, line)
+		}
+	}
+}
+
 func TestPolicyStrangers(t *testing.T) {
 	r, socket := startPolicy(t, func(c *config.Daemon) { c.RequestTimeout = config.Duration(200 * time.Millisecond) })
 	kept, err := dialPolicy(socket)

@@ -319,8 +319,8 @@ func (j jsonException) exception(host string) (x Exception, err error) {
 		return x, errors.New("a raise is of an object")
 	}
 	if j.Value != nil {
-		if x.Value = *j.Value; x.Value < quota.Unlimited {
-			return x, fmt.Errorf("value %d: write a number from 0, or -1 for unlimited", x.Value)
+		if x.Value = *j.Value; x.Value < quota.Unlimited || x.Value > math.MaxInt32 {
+			return x, fmt.Errorf("value %d: write a number from 0 to %d, or -1 for unlimited", x.Value, math.MaxInt32)
 		}
 		if x.Limit, err = quota.ParseLimit(j.Limit); err != nil {
 			return x, err

@@ -104,6 +104,7 @@ func TestBadJSON(t *testing.T) {
 		{with("exceptions", `{"kind":"block","script":"/x","value":1}`), "x:3: a raise has limit and value"},
 		{with("exceptions", `{"kind":"raise","script":"/x","value":1,"limit":"messages/hour"}`), "x:3: a raise is of an object"},
 		{with("exceptions", `{"kind":"raise","object":"server","value":-5,"limit":"messages/hour"}`), "x:3: value -5"},
+		{with("exceptions", `{"kind":"raise","object":"server","value":2147483648,"limit":"messages/hour"}`), "x:3: value 2147483648"},
 		{with("exceptions", `{"kind":"block","object":"user:a"}`), "x:3: uid is given of a user"},
 		{with("exceptions", `{"kind":"block","object":"acme"}`), `x:3: "acme" is no object`},
 		{with("exceptions", `{"kind":"block","object":"server","until":"tomorrow"}`), "x:3: "},

@@ -90,7 +90,7 @@ func TestWebhook(t *testing.T) {
 // TestGivenUp: after a day no more is tried, and status says so.
 func TestGivenUp(t *testing.T) {
 	w := newWorld(t)
-	w.Sendmail = "/nonexistent/sendmail"
+	w.Sendmail = func() (string, string, error) { return "/nonexistent/sendmail", "<>", nil }
 	w.record(w.refusal("subscription:alice", quota.EventRefused, spam))
 	w.deliverAll()
 	w.exec(`UPDATE notice SET due_at = now(), made_at = now() - interval '2 hours'`)
@@ -203,6 +203,41 @@ func TestProgramOfOthers(t *testing.T) {
 	}
 	if err := checkProgram(link); err == nil {
 		t.Error("a link to what everybody can write to")
+	}
+}
+
+// TestLinkOnTheWay: neither a link of somebody else's is followed, nor one that is
+// in a directory of his, although it begins and ends at root's.
+func TestLinkOnTheWay(t *testing.T) {
+	path := script(t, "exit 0")
+	dir := t.TempDir()
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{dir + "/hook": "home/../home/l", home + "/l": path, dir + "/loop": "loop", dir + "/up": filepath.Dir(path)} {
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, good := range []string{dir + "/hook", dir + "/up/" + filepath.Base(path)} {
+		if err := checkProgram(good); err != nil {
+			t.Errorf("all is root's: %v", err)
+		}
+	}
+	if err := checkProgram(dir + "/loop"); err == nil || !strings.Contains(err.Error(), "too many links") {
+		t.Errorf("a loop: %v", err)
+	}
+	for _, owned := range []string{home, home + "/l"} {
+		if err := os.Lchown(owned, 1, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkProgram(dir + "/hook"); err == nil || !strings.Contains(err.Error(), "does not belong to root: type chown -h root "+owned) {
+			t.Errorf("%s is another's: %v", owned, err)
+		}
+		if err := os.Lchown(owned, 0, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -85,10 +87,10 @@ func (d *Deliverer) content(ctx context.Context, n *notice) (*Told, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	told := &Told{ID: n.messageID(), Host: d.Config.Host, Time: n.madeAt}
-	if n.period != nil {
+	if n.since != nil && n.period != nil {
 		var err error
 		told.Kind = Digest
-		told.Digest, err = d.summary(ctx, n.period.Add(-time.Duration(d.Config.NotifyDigest)), *n.period)
+		told.Digest, err = d.summary(ctx, *n.since, *n.period)
 		return told, err
 	}
 	e, err := d.event(ctx, *n.eventID)
@@ -111,6 +113,11 @@ type loaded struct {
 	kind         quota.EventKind
 	subscription quota.ID // 0: none
 	parents      []quota.Object
+}
+
+// isProved tells whether a fact is no mere claim of the sender's.
+func (m *Message) isProved(fact string) bool {
+	return m.Proof[fact] == origin.System.String() || m.Proof[fact] == origin.Kernel.String()
 }
 
 // hide takes out what is not the customer's.
@@ -253,7 +260,14 @@ func commands(e *loaded, object quota.Object, host string) (list []string) {
 	add := func(words ...string) { list = append(list, shellLine(words)) }
 	add("mailctl", "why", name)
 	switch object.Class {
-	case quota.User, quota.Mailbox, quota.Domain, quota.Subscription:
+	case quota.User: // reports take the host apart
+		login, at, isRemote := strings.Cut(object.Name, "@")
+		words := []string{"mailctl", "report", "messages", "--refused", "--since", "1h", "--user", login}
+		if isRemote {
+			words = append(words, "--host", at)
+		}
+		add(words...)
+	case quota.Mailbox, quota.Domain, quota.Subscription:
 		add("mailctl", "report", "messages", "--refused", "--since", "1h", "--"+object.Class.String(), object.Name)
 	default:
 		add("mailctl", "report", "messages", "--refused", "--since", "1h")
@@ -266,12 +280,14 @@ func commands(e *loaded, object quota.Object, host string) (list []string) {
 }
 
 // culprit is what to block, the narrowest that is known: "" where that would be the
-// server.
+// server. A script or cron job that was only claimed is not proposed: it may be
+// another customer's, whom the sender wants to be blocked; nor one whose name is not
+// shown as it is, since a block of what is shown would hold nobody.
 func culprit(m *Message, object quota.Object, host string) string {
 	switch {
-	case m != nil && m.Crontab != "":
+	case m != nil && m.Crontab != "" && m.isProved("crontab") && isShown(m.Crontab):
 		return "crontab:" + m.Crontab
-	case m != nil && m.Script != "":
+	case m != nil && m.Script != "" && m.isProved("script") && isShown(m.Script):
 		return "script:" + m.Script
 	case m != nil && m.Mailbox != "":
 		return "mailbox:" + m.Mailbox
@@ -284,3 +300,6 @@ func culprit(m *Message, object quota.Object, host string) string {
 	}
 	return ""
 }
+
+// isShown tells whether printable left a text as it was.
+func isShown(text string) bool { return !strings.ContainsRune(text, unicode.ReplacementChar) }

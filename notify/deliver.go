@@ -18,20 +18,21 @@ import (
 
 // Deliverer tells people of events. Its fields are set before Run.
 type Deliverer struct {
-	Pool     *pgxpool.Pool
-	Store    *quota.Store
-	Config   *config.Daemon
-	Sendmail string // path of the real one, by which nothing is counted
-	Sender   string // of the envelope, as its option -f has it: "<>", unless the mail server knows no null sender
-	Log      zerolog.Logger
-	Check    func(ctx context.Context) error // whether the database has the schema of this program
+	Pool   *pgxpool.Pool
+	Store  *quota.Store
+	Config *config.Daemon
+	Log    zerolog.Logger
+	Check  func(ctx context.Context) error // whether the database has the schema of this program
+	// Sendmail is asked for each mail, since the wrapper may have come meanwhile: the
+	// path of the real one, by which nothing is counted, and the sender of the
+	// envelope as its option -f has it: "<>", unless it knows no null sender.
+	Sendmail func() (path, sender string, err error)
 
 	digested time.Time // end of the time of the last digest that was looked at
-	purged   time.Time
 }
 
 // leaderLock is held by the connection of the deliverer that is the one.
-const leaderLock = 7305419260000003
+const leaderLock = 7305419260000004
 
 // Run delivers until ctx ends, as long as no other deliverer does.
 func (d *Deliverer) Run(ctx context.Context) {
@@ -128,13 +129,14 @@ func waitForEvent(ctx context.Context, conn *pgx.Conn) error {
 func (d *Deliverer) pass(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	return errors.Join(d.makeNotices(ctx), d.closeEvents(ctx), d.makeDigest(ctx), d.purge(ctx))
+	return errors.Join(d.makeNotices(ctx), d.closeEvents(ctx), d.makeDigest(ctx))
 }
 
 // notice is a row of table notice that is being delivered.
 type notice struct {
 	id      int64
 	eventID *int64
+	since   *time.Time // of a digest, to period
 	period  *time.Time
 	madeAt  time.Time
 	tries   int
@@ -176,7 +178,7 @@ func (d *Deliverer) claim(ctx context.Context, channel string) (*notice, error) 
 	n := notice{channel: channel}
 	err := d.Pool.QueryRow(ctx, `UPDATE notice SET due_at = now() + $2::interval WHERE id = (
   SELECT id FROM notice WHERE sent_at IS NULL AND due_at <= now() AND channel = $1 ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING id, event_id, period, made_at, tries, target`, channel, lease).Scan(&n.id, &n.eventID, &n.period, &n.madeAt, &n.tries, &n.target)
+RETURNING id, event_id, since, period, made_at, tries, target`, channel, lease).Scan(&n.id, &n.eventID, &n.since, &n.period, &n.madeAt, &n.tries, &n.target)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

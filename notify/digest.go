@@ -94,10 +94,13 @@ const nameSQL = `coalesce(CASE refused_object >> 40
        WHEN 4 THEN (SELECT name FROM subscription WHERE id = refused_object)
        WHEN 5 THEN (SELECT name FROM plan WHERE id = refused_object) END, '')`
 
-const eventsSQL = `SELECT refused_object, ` + nameSQL + `, kind, limit_no, max, used, opened_at, last_at
-  FROM (SELECT object_id AS refused_object, * FROM event) e
- WHERE CASE WHEN $5 THEN closed_at >= $2 AND closed_at < $3 ELSE kind = 'warned' AND opened_at >= $2 AND opened_at < $3 END
- ORDER BY opened_at LIMIT $4`
+// Two statements, since each has an index of its own.
+const (
+	eventsSQL = `SELECT refused_object, ` + nameSQL + `, kind, limit_no, max, used, opened_at, last_at
+  FROM (SELECT object_id AS refused_object, * FROM event) e WHERE `
+	warnedSQL = eventsSQL + `kind = 'warned' AND opened_at >= $2 AND opened_at < $3 ORDER BY opened_at LIMIT $4`
+	clearSQL  = eventsSQL + `closed_at >= $2 AND closed_at < $3 ORDER BY opened_at LIMIT $4`
+)
 
 // summary reads what happened in a time.
 func (d *Deliverer) summary(ctx context.Context, since, until time.Time) (*Summary, error) {
@@ -107,12 +110,12 @@ func (d *Deliverer) summary(ctx context.Context, since, until time.Time) (*Summa
 		s.Refused, err = pgx.AppendRows(s.Refused, rows, s.scanAttempt)
 		return err
 	})
-	batch.Queue(eventsSQL, d.Config.Host, since, until, digestRows, false).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(warnedSQL, d.Config.Host, since, until, digestRows).Query(func(rows pgx.Rows) (err error) {
 		return scanEvents(rows, func(e *Event, _ quota.EventKind, _ time.Time) {
 			s.Warned = append(s.Warned, Warning{e.Object, e.Limit, e.Max, e.Used, e.Since})
 		})
 	})
-	batch.Queue(eventsSQL, d.Config.Host, since, until, digestRows, true).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(clearSQL, d.Config.Host, since, until, digestRows).Query(func(rows pgx.Rows) (err error) {
 		return scanEvents(rows, func(e *Event, kind quota.EventKind, last time.Time) {
 			s.Clear = append(s.Clear, Cleared{e.Object, kind, e.Since, last})
 		})

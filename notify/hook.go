@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -23,35 +24,69 @@ func runHook(ctx context.Context, path string, told *Told) error {
 	return runProgram(ctx, exec.Command(path), append(input, '\n'), hookBound)
 }
 
+// maxLinks is how many symbolic links lead to a program at most; the kernel follows
+// as many.
+const maxLinks = 40
+
 // checkProgram refuses a program that anybody but root could have written, or put
-// in the place of another.
+// in the place of another. It goes the way that the kernel goes, name by name and
+// link by link: whoever owns any step of it decides what is run.
 func checkProgram(path string) error {
-	real, err := filepath.EvalSymlinks(path)
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%s: must be a whole path, from /", path)
+	}
+	at, links := "/", 0
+	st, err := checkStep(path, at)
+	for rest := path; err == nil && rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			st, err = checkStep(path, at)
+			continue
+		}
+		next := filepath.Join(at, name)
+		if st, err = checkStep(path, next); err != nil || st.Mode()&os.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return err
+		}
+		if links++; links > maxLinks {
+			return fmt.Errorf("%s: too many links", path)
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = target + "/" + rest
+	}
 	if err != nil {
 		return err
 	}
-	for _, way := range []string{path, real} {
-		for p := filepath.Clean(way); ; p = filepath.Dir(p) {
-			st, err := os.Lstat(p)
-			if err != nil {
-				return err
-			}
-			sys, ok := st.Sys().(*syscall.Stat_t)
-			if !ok || sys.Uid != 0 {
-				return fmt.Errorf("%s: does not belong to root: type chown root %s", path, p)
-			}
-			// In a sticky directory nobody but root renames what is root's; a link has no mode.
-			isSafe := st.IsDir() && st.Mode()&os.ModeSticky != 0 || st.Mode()&os.ModeSymlink != 0
-			if st.Mode()&0o022 != 0 && !isSafe {
-				return fmt.Errorf("%s: others than root may write to %s: type chmod go-w %s", path, p, p)
-			}
-			if p == "/" {
-				break
-			}
-		}
-	}
-	if st, err := os.Stat(real); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
+	if !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
 		return fmt.Errorf("%s: is no program", path)
 	}
 	return nil
+}
+
+// checkStep looks at one directory, link or file on the way to a program.
+func checkStep(path, step string) (os.FileInfo, error) {
+	st, err := os.Lstat(step)
+	if err != nil {
+		return nil, err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Uid != 0 {
+		return nil, fmt.Errorf("%s: does not belong to root: type chown -h root %s", path, step)
+	}
+	// In a sticky directory nobody but root renames what is root's; a link has no mode.
+	isSafe := st.IsDir() && st.Mode()&os.ModeSticky != 0 || st.Mode()&os.ModeSymlink != 0
+	if st.Mode()&0o022 != 0 && !isSafe {
+		return nil, fmt.Errorf("%s: others than root may write to %s: type chmod go-w %s", path, step, step)
+	}
+	return st, nil
 }

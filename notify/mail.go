@@ -41,7 +41,11 @@ func (d *Deliverer) mail(ctx context.Context, l *letter) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(d.Sendmail, "-i", "-f", d.Sender, "--", l.to)
+	path, sender, err := d.Sendmail()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(path, "-i", "-f", sender, "--", l.to)
 	cmd.Args[0] = "sendmail" // by another name it would do something else
 	return runProgram(ctx, cmd, message, sendmailBound)
 }

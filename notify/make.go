@@ -11,11 +11,13 @@ import (
 	"sendmail-wrapper/quota"
 )
 
-// Bounds of what one address gets in an hour: an attack on many sites at a time is
-// many events. What is beyond is in the digest.
+// Bounds of what one recipient is told in an hour: an attack on many sites at a time
+// is many events. What is beyond is in the digest. Web hook and program read more
+// than people do, but an attack is not to start a program ten thousand times.
 const (
 	adminPerHour    = 60
 	customerPerHour = 5
+	machinePerHour  = 600
 )
 
 // tooOld is the age from which an event is only in reports: who starts the service
@@ -87,7 +89,7 @@ func (d *Deliverer) makeSome(ctx context.Context, tx pgx.Tx) (int, error) {
 	for _, e := range events {
 		ids = append(ids, e.id)
 		for _, r := range d.recipients(&e) {
-			if bound := perHour(r.channel); bound > 0 && recent[r] >= bound {
+			if recent[r] >= perHour(r.channel) {
 				d.Log.Warn().Int64("event", e.id).Str("channel", r.channel).Str("target", r.target).
 					Msg("not told at once: too many notifications within an hour")
 				continue
@@ -127,7 +129,7 @@ func perHour(channel string) int {
 	case Customer:
 		return customerPerHour
 	}
-	return 0
+	return machinePerHour
 }
 
 // recipients are those to be told of an event.
@@ -184,7 +186,7 @@ func (d *Deliverer) makeDigest(ctx context.Context) error {
 	if err := d.Pool.QueryRow(ctx, `SELECT now()`).Scan(&now); err != nil {
 		return fmt.Errorf("make a digest: %w", err)
 	}
-	end := periodEnd(now.Add(-settle).Local(), every)
+	end := periodEnd(now.Add(-settle), every)
 	if !end.After(d.digested) {
 		return nil
 	}
@@ -195,8 +197,8 @@ func (d *Deliverer) makeDigest(ctx context.Context) error {
 		return err
 	}
 	for _, r := range recipients {
-		_, err := d.Pool.Exec(ctx, `INSERT INTO notice (period, channel, target) VALUES ($1, $2, $3)
-ON CONFLICT (period, channel, target) WHERE period IS NOT NULL DO NOTHING`, end, r.channel, r.target)
+		_, err := d.Pool.Exec(ctx, `INSERT INTO notice (since, period, channel, target) VALUES ($1, $2, $3, $4)
+ON CONFLICT (period, channel, target) WHERE period IS NOT NULL DO NOTHING`, end.Add(-every), end, r.channel, r.target)
 		if err != nil {
 			return fmt.Errorf("make a digest: %w", err)
 		}
@@ -206,10 +208,10 @@ ON CONFLICT (period, channel, target) WHERE period IS NOT NULL DO NOTHING`, end,
 }
 
 // periodEnd is the last time, up to now, at which a period ends: these are counted
-// from midnight.
+// from midnight UTC. Local days of 23 and 25 hours would leave out an hour or tell
+// it twice, and hosts of several time zones would not agree on the periods.
 func periodEnd(now time.Time, every time.Duration) time.Time {
-	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
-	return midnight.Add(now.Sub(midnight).Truncate(every))
+	return now.UTC().Truncate(every)
 }
 
 func (d *Deliverer) somethingHappened(ctx context.Context, since, until time.Time) (is bool, err error) {
@@ -220,22 +222,4 @@ func (d *Deliverer) somethingHappened(ctx context.Context, since, until time.Tim
 		return false, fmt.Errorf("look for something to say in a digest: %w", err)
 	}
 	return is, nil
-}
-
-// purge takes away what is older than the messages it is about.
-func (d *Deliverer) purge(ctx context.Context) error {
-	if time.Since(d.purged) < time.Hour {
-		return nil
-	}
-	keep := time.Duration(d.Config.RetentionDays) * 24 * time.Hour
-	for _, sql := range []string{
-		`DELETE FROM event WHERE closed_at < now() - $1::interval`, // its notices with it
-		`DELETE FROM notice WHERE period < now() - $1::interval`,
-	} {
-		if _, err := d.Pool.Exec(ctx, sql, keep); err != nil {
-			return fmt.Errorf("take away old notices: %w", err)
-		}
-	}
-	d.purged = time.Now()
-	return nil
 }

@@ -73,7 +73,7 @@ func (w *world) deliverer() *Deliverer {
 	c.Host, c.NotifyFrom, c.NotifyAdmin, c.NotifyTemplates = "host1", "mailquota@host1.example", []string{"root"}, filepath.Join(w.dir, "templates")
 	c.NotifyWebhookKey = filepath.Join(w.dir, "key")
 	pool := w.connect(testpg.As(w.database, "mailquotad"))
-	return &Deliverer{Pool: pool, Store: quota.NewStore(pool, "host1", 1000), Config: &c, Sendmail: sendmail, Sender: "<>", Log: zerolog.New(w.log),
+	return &Deliverer{Pool: pool, Store: quota.NewStore(pool, "host1", 1000), Config: &c, Sendmail: func() (string, string, error) { return sendmail, "<>", nil }, Log: zerolog.New(w.log),
 		Check: func(ctx context.Context) error { return sqlschema.Check(ctx, pool) }}
 }
 
@@ -270,6 +270,24 @@ func TestBounds(t *testing.T) {
 	}
 	if got := w.text(`SELECT count(*)::text FROM notice n JOIN event e ON e.id = n.event_id WHERE e.kind = 'refused'`); got != "0" {
 		t.Errorf("%s notices of an event of yesterday", got)
+	}
+}
+
+// TestBoundOfMachines: web hook and program are told so much in an hour, too, over
+// all passes.
+func TestBoundOfMachines(t *testing.T) {
+	w := newWorld(t)
+	w.Config.NotifyAdmin, w.Config.NotifyWebhook, w.Config.NotifyHook = nil, "http://127.0.0.1:1/", "/nonexistent"
+	for first := range 2 {
+		w.exec(`INSERT INTO event (object_id, max, used, message_id, limit_no, kind)
+ SELECT (3::bigint << 40) + 1000 * (1 + $1) + n, 1, 1, gen_random_uuid(), 0, 'warned' FROM generate_series(1, $2) n`, first, machinePerHour/2+5)
+		if err := w.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := w.text(`SELECT string_agg(channel || ' ' || n, ', ' ORDER BY channel) FROM (SELECT channel, count(*) n FROM notice GROUP BY 1) c`)
+	if want := fmt.Sprintf("hook %d, webhook %d", machinePerHour, machinePerHour); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

@@ -17,8 +17,17 @@ import (
 // TestHostileNames: what strangers can name begins no header, no line of the body
 // and no command; commands are read by a shell as they are meant.
 func TestHostileNames(t *testing.T) {
+	printed := "/home/alice/a'; touch x; rm -rf / #$(id)`id`"
+	hostileName(t, printed, "script:"+printed)
+	// A block of what the mail shows would hold nobody.
+	hostileName(t, "/home/alice/a'; touch x\n\nWhat you can do\n  rm -rf / #$(id)`id`\x1b[2J\u202e", "user:alice")
+}
+
+// hostileName has mail of a script refused, and reads what the administrator is
+// proposed to block.
+func hostileName(t *testing.T, path, blocked string) {
+	t.Helper()
 	w := newWorld(t)
-	path := "/home/alice/a'; touch x\n\nWhat you can do\n  rm -rf / #$(id)`id`\x1b[2J\u202e"
 	evil := spam
 	evil.Origin.Script.Value = path
 	evil.Details.Subject = "=?utf-8?q?a=0ABcc:_evil@outside.example?="
@@ -54,7 +63,7 @@ func TestHostileNames(t *testing.T) {
 		}
 		found = true
 		out, err := exec.Command("sh", "-c", "printf '%s|' "+words).Output()
-		if want := "script:" + printable(path) + "|"; err != nil || string(out) != want {
+		if want := blocked + "|"; err != nil || string(out) != want {
 			t.Errorf("%s is read as %q, %v, want %q", words, out, err, want)
 		}
 	}
@@ -119,8 +128,12 @@ func TestCommands(t *testing.T) {
 		{&Message{User: "alice", Host: "host1"}, subscription, "--subscription 'al ice'; mailctl block add user:alice;"},
 		{&Message{User: "alice", Host: "host2"}, subscription, "block add user:alice@host2;"},
 		{&Message{Mailbox: "a@alice.example"}, subscription, "block add mailbox:a@alice.example;"},
-		{&Message{User: "alice", Script: "/a b"}, subscription, "block add 'script:/a b';"},
-		{&Message{User: "alice", Script: "/x", Crontab: "cron.d/x:1 echo 'a'"}, subscription, `block add 'crontab:cron.d/x:1 echo '\''a'\''';`},
+		{&Message{User: "alice", Script: "/a b", Proof: map[string]string{"script": "system"}}, subscription, "block add 'script:/a b';"},
+		{&Message{User: "alice", Script: "/x", Crontab: "cron.d/x:1 echo 'a'", Proof: map[string]string{"script": "system", "crontab": "kernel"}}, subscription, `block add 'crontab:cron.d/x:1 echo '\''a'\''';`},
+		{&Message{User: "alice", Host: "host1", Script: "/home/bob/x", Crontab: "bob:x", Proof: map[string]string{"script": "claimed", "crontab": "claimed"}}, subscription, "block add user:alice;"},
+		{&Message{Mailbox: "a@alice.example", User: "alice", Host: "host1", Script: "/home/bob/x"}, subscription, "block add mailbox:a@alice.example;"},
+		{nil, quota.Object{Class: quota.User, Name: "alice"}, "mailctl why user:alice; mailctl report messages --refused --since 1h --user alice; "},
+		{nil, quota.Object{Class: quota.User, Name: "alice@host2"}, "mailctl why user:alice@host2; mailctl report messages --refused --since 1h --user alice --host host2; "},
 	} {
 		e := &loaded{Event: Event{Limit: "messages/hour", Max: 10, Message: c.m}}
 		if got := strings.Join(commands(e, c.object, "host1"), "; "); !strings.Contains(got, c.want) {

@@ -8,8 +8,14 @@
 // the object itself, as the default of its plan for its class, as the default
 // of the server for its class; else it is unlimited. A message passes if no
 // limit of any of its accounts would be exceeded; then all are charged. It is
-// refused otherwise, and nothing is charged. Mail of an exempt plan is charged
-// and never refused.
+// refused otherwise, and nothing is charged, if its mode is [Enforce]; else it is
+// let through and charged ([Mode]).
+//
+// Exceptions ([Exception]) go before: a block refuses in any mode, a white list lets
+// through, a raise replaces the value of a limit. Of what an object has used a part
+// may be forgiven, and it may have an allowance ([Grant]) for messages that its limits
+// of an hour or a day would refuse: both are part of its [Usage], so the counters
+// still equal the rows.
 //
 // # Windows
 //
@@ -34,7 +40,7 @@
 // ([Store.Prove]), several hosts on one database never grant more than the limit
 // together, and they never wait for each other in a circle.
 //
-// Whom a message is charged to, and limits, are remembered. The table epoch tells
+// Whom a message is charged to, limits and exceptions are remembered. The table epoch tells
 // in each decision, once the rows are locked, whether that is still right; a
 // trigger changes it with every change of what is remembered. So a change holds
 // for each message that comes after its commit.

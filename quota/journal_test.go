@@ -135,6 +135,8 @@ func TestKnowledge(t *testing.T) {
 	}
 	account := &known{Object: Object{Subscription, "s"}, Bounds: Bounds{{Max: 5, From: Plan}}, State: []byte{0, 1, 2, 3}}
 	m.accounts.Add(7, account)
+	exception := Exception{ID: 3, Kind: Block, Network: netip.MustParsePrefix("192.0.2.0/24"), Script: "/x/", Limit: MessagesDay, Value: Unlimited, Until: time.Unix(2e9, 5000).UTC()}
+	m.learnRules(newRules(Observe, []Exception{exception}), m.term)
 	number, err := m.write(path)
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +150,9 @@ func TestKnowledge(t *testing.T) {
 		if diff := cmp.Diff(m.strange, back.strange); diff != "" {
 			t.Error(diff)
 		}
+		if got := back.lastRules().exceptions; len(got) != 1 || got[0] != exception || back.strangeMode(DefaultPlan) != Observe {
+			t.Errorf("%+v, %s", got, back.strangeMode(DefaultPlan))
+		}
 		if ahead := time.Until(back.now()); ahead < 59*time.Minute || ahead > 61*time.Minute {
 			t.Errorf("the database's clock is %v ahead", ahead)
 		}
@@ -160,12 +165,49 @@ func TestKnowledge(t *testing.T) {
 		if diff := cmp.Diff(&want, got, cmp.AllowUnexported(known{})); diff != "" {
 			t.Error(diff)
 		}
+		if _, _, holds := back.begin(nil); holds != nil {
+			t.Error("exceptions of another life are current")
+		}
 		if _, found, _ := back.begin([]routeKey{{UID: 7, Site: "x"}}); found[0] != nil {
 			t.Error("a route of another life is current")
 		}
 		l := newLedger([]*route{{Targets: []target{{ID: 7}}}}, &rules{}, back.term)
 		if missing := back.bounds(l); len(missing) != 1 {
 			t.Error("limits of another life are current")
+		}
+	}
+}
+
+// TestKnowledgeOfBefore: a file of before there were modes is read, and who was
+// exempt is counted only.
+func TestKnowledgeOfBefore(t *testing.T) {
+	const before = `{"Number":7,"Offset":0,"Hosts":2,"Strange":{"2":[{"Max":5,"From":6},{"Max":-1,"From":0},{"Max":-1,"From":0},{"Max":-1,"From":0},{"Max":-1,"From":0}]}}
+{"Key":{"Mailbox":"","Site":"","Script":"","UID":33},"Route":{"Targets":[{"ID":1,"Plan":0,"Object":{"Class":1,"Name":"www-data"}},{"ID":6597069766656,"Plan":0,"Object":{"Class":6,"Name":""}}],"Subscription":"www-data","Domain":"","Exempt":true}}
+{"Key":{"Mailbox":"","Site":"","Script":"","UID":1001},"Route":{"Targets":[{"ID":2,"Plan":0,"Object":{"Class":1,"Name":"alice"}}],"Subscription":"alice","Domain":"","Exempt":false}}
+{"ID":2,"Account":{"Object":{"Class":1,"Name":"alice"},"Bounds":[{"Max":0,"From":1},{"Max":-1,"From":0},{"Max":-1,"From":0},{"Max":-1,"From":0},{"Max":-1,"From":0}],"State":"AA==","Stale":false}}
+`
+	path := filepath.Join(t.TempDir(), "known")
+	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := newMemory()
+	if err := m.read(path, func(uint64) (bool, error) { return true, nil }); err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{memory: m, firstUserUID: 1000}
+	for uid, refused := range map[uint32]bool{33: false, 1001: true, 2: false} {
+		message := Message{Origin: origin.Origin{UID: uid, User: "x"}, Recipients: 1}
+		r := s.lastRoute(&message)
+		var accounts []*Account
+		for _, target := range r.Targets {
+			a, err := m.account(target, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			accounts = append(accounts, a)
+		}
+		if d := m.lastRules().decide(&message, r, accounts, 0, time.Now()); (d.Refusal != nil) != refused {
+			t.Errorf("uid %d: %+v", uid, d.Refusal)
 		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 // behind it for a tenth of a second at most, a few times. If there was no such
 // moment, the error names who read; another try an hour later costs nothing.
 //
-// Exceptions that have ended, events that are closed and notices that were sent go
-// after retentionDays, too.
+// Exceptions that have ended, events that are closed, notices that were sent and
+// those of old digests go after retentionDays, too.
 func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) error {
 	now, err := s.clock(ctx)
 	if err != nil {
@@ -42,12 +42,15 @@ func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) er
 // deletePortion is how many rows one transaction deletes.
 const deletePortion = 1000
 
+const deleteNotices = `DELETE FROM notice WHERE id = ANY($1)`
+
 // endedSQL selects what is over since before a time. It is asked for first: already
 // the attempt to delete an exception makes all daemons forget what they remember.
 var endedSQL = []struct{ selects, deletes string }{
 	{`SELECT id FROM exception WHERE until < $1 ORDER BY id LIMIT $2`, `DELETE FROM exception WHERE id = ANY($1)`},
-	{`SELECT id FROM notice WHERE sent_at < $1 ORDER BY id LIMIT $2`, `DELETE FROM notice WHERE id = ANY($1)`},
-	{`SELECT id FROM event WHERE closed_at < $1 ORDER BY id LIMIT $2`, `DELETE FROM event WHERE id = ANY($1)`},
+	{`SELECT id FROM notice WHERE sent_at < $1 ORDER BY sent_at LIMIT $2`, deleteNotices},
+	{`SELECT id FROM notice WHERE period < $1 ORDER BY period LIMIT $2`, deleteNotices},                               // a digest that was given up was never sent
+	{`SELECT id FROM event WHERE closed_at < $1 ORDER BY closed_at LIMIT $2`, `DELETE FROM event WHERE id = ANY($1)`}, // its notices with it
 }
 
 func (s *Store) deleteEnded(ctx context.Context, before time.Time) error {

@@ -255,7 +255,7 @@ func (m *memory) acquaint(routes map[routeKey]*route, term int64) {
 func (m *memory) account(t target, percent int) (*Account, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a := &Account{ID: t.ID, Object: t.Object, Exempt: t.Exempt}
+	a := &Account{ID: t.ID, Object: t.Object}
 	if m.rules != nil && t.ID != 0 {
 		a.raises = m.rules.raises[t.ID]
 	}

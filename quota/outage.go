@@ -76,6 +76,7 @@ func (q *Queue) accounts(o *outage, r *route) ([]*Account, error) {
 			}
 			o.accounts[t.Object] = a
 		}
+		a.Exempt = t.Exempt // as this route has it
 		list = append(list, a)
 	}
 	return list, nil

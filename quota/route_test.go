@@ -149,7 +149,7 @@ func TestVirtualHost(t *testing.T) {
 }
 
 // TestVirtualHostLimits: a site's mail is refused by the limits of its domain and
-// subscription, and not by those of the web server's user, whose plan is exempt;
+// subscription, and not by those of the web server's user, whose mode is off;
 // unless he was moved to another plan.
 func TestVirtualHostLimits(t *testing.T) {
 	store, pool := newStore(t)

@@ -286,7 +286,7 @@ func newLedger(routes []*route, holds *rules, term int64) *ledger {
 		for _, t := range r.Targets {
 			if _, ok := l.indexOf[t.ID]; !ok {
 				l.indexOf[t.ID] = 0
-				l.folios = append(l.folios, folio{target: t, account: Account{ID: t.ID, Object: t.Object, Exempt: t.Exempt, raises: holds.raises[t.ID]}})
+				l.folios = append(l.folios, folio{target: t, account: Account{ID: t.ID, Object: t.Object, raises: holds.raises[t.ID]}})
 			}
 		}
 	}
@@ -475,6 +475,7 @@ func (l *ledger) decideOne(m *Message, r *route, warn int64) Decision {
 	accounts := make([]*Account, len(r.Targets))
 	for i, t := range r.Targets {
 		accounts[i] = &l.of(t.ID).account
+		accounts[i].Exempt = t.Exempt // as this route has it
 	}
 	d := l.rules.decide(m, r, accounts, warn, l.now)
 	if d.Refusal == nil {

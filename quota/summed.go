@@ -10,9 +10,9 @@ import (
 
 // dirtySQL says that rows came later than sums over their hours and days may have
 // been made. In one order, as others may do the same.
-const dirtySQL = `INSERT INTO summed (at, span, dirty)
-SELECT DISTINCT date_trunc(span, at, 'UTC'), span, true FROM unnest($1::timestamptz[]) at, unnest('{day,hour}'::text[]) span ORDER BY 2, 1
-    ON CONFLICT (span, at) DO UPDATE SET dirty = true`
+const dirtySQL = `INSERT INTO summed AS s (at, span, dirty, marks)
+SELECT DISTINCT date_trunc(span, at, 'UTC'), span, true, 1 FROM unnest($1::timestamptz[]) at, unnest('{day,hour}'::text[]) span ORDER BY 2, 1
+    ON CONFLICT (span, at) DO UPDATE SET dirty = true, marks = s.marks + 1`
 
 // queueDirty has a trip say so in the transaction that writes the rows, where some
 // are of an hour that is over by the database's clock: of an outage.

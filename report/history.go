@@ -24,8 +24,8 @@ func Totals(ctx context.Context, pool *pgxpool.Pool, f Filter, hours bool) ([]To
 	}
 	sql := func(source, conditions string) string {
 		begin := `date_trunc('` + unit + `', m.at, 'UTC')`
-		if source == sumsOf[g] {
-			begin = "m.at" // as it is
+		if source != rowsSQL && g == byHour {
+			begin = "m.at" // the parts are no finer
 		}
 		return `SELECT ` + begin + ` AS k, ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` GROUP BY 1 ORDER BY 1`
 	}
@@ -33,7 +33,7 @@ func Totals(ctx context.Context, pool *pgxpool.Pool, f Filter, hours bool) ([]To
 	scan := func(row pgx.CollectableRow) (t Total, err error) {
 		return t, row.Scan(append([]any{(*time.Time)(&t.At)}, t.into()...)...)
 	}
-	err := eachGroup(ctx, pool, f, g, sql, scan, func(t Total) {
+	err := eachGroup(ctx, pool, f, g, classOf(&f, ""), sql, scan, func(t Total) {
 		if n := len(list) - 1; n >= 0 && time.Time(list[n].At).Equal(time.Time(t.At)) {
 			list[n].add(&t.Counts)
 			return

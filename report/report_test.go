@@ -106,14 +106,15 @@ func TestPagesAreLinear(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := one.QueryRow(t.Context(), `SELECT sum(t.seq_tup_read + i.idx_tup_read)::bigint
-  FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid) WHERE t.relname ~ '^messages_[0-9]+$'`).Scan(&rows)
+		err := one.QueryRow(t.Context(), `SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname ~ '^messages_[0-9]+$')::bigint
+  + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname ~ '^messages_[0-9]+_pkey$')::bigint`).Scan(&rows)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return rows
 	}
-	if _, err := one.Exec(t.Context(), `ANALYZE`); err != nil {
+	// What vacuum reads to sum up for the index on time is not a page's.
+	if _, err := one.Exec(t.Context(), `VACUUM ANALYZE`); err != nil {
 		t.Fatal(err)
 	}
 	const times = 6

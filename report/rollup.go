@@ -100,9 +100,9 @@ UNION ALL SELECT set_config('plan_cache_mode', 'force_custom_plan', true)`
 
 var errBusy = errors.New("another daemon sums up")
 
-// rollUp makes the sums of a span. Its row of summed is written first: who books
-// rows of it later waits for that row, and makes it dirty again; whose rows were
-// booked before, they are seen.
+// rollUp makes the sums of a span. Its row of summed is written last, since who books
+// rows of an outage writes it, too, and all mail waits for him. Whose mark was there
+// before, his rows are seen; by another one the span stays dirty.
 func (s *span) rollUp(ctx context.Context, pool *pgxpool.Pool) (busy bool, err error) {
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		var locked bool
@@ -115,11 +115,18 @@ func (s *span) rollUp(ctx context.Context, pool *pgxpool.Pool) (busy bool, err e
 		if _, err := tx.Exec(ctx, plannedSQL); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `INSERT INTO summed AS s (at, span) VALUES ($1, $2) ON CONFLICT (span, at) DO UPDATE SET dirty = false WHERE s.dirty`, s.at, s.name)
-		if err != nil || tag.RowsAffected() == 0 { // has been done meanwhile
+		var marks int64
+		var done bool
+		err := tx.QueryRow(ctx, `SELECT coalesce(max(marks), 0), coalesce(bool_or(NOT dirty), false) FROM summed WHERE at = $1 AND span = $2`, s.at, s.name).Scan(&marks, &done)
+		if err != nil || done { // meanwhile
 			return err
 		}
-		return s.write(ctx, tx)
+		if err := s.write(ctx, tx); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO summed AS s (at, span) VALUES ($1, $2) ON CONFLICT (span, at) DO UPDATE SET dirty = false WHERE s.marks = $3`,
+			s.at, s.name, marks)
+		return err
 	})
 	if errors.Is(err, errBusy) {
 		return true, nil
@@ -138,11 +145,19 @@ func (s *span) write(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if counted > 0 {
-		if _, err := tx.Exec(ctx, `DELETE FROM `+s.table+` WHERE at = $1`, s.at); err != nil {
-			return err
+		for _, table := range []string{s.table, objectsOf(s.table)} {
+			if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE at = $1`, s.at); err != nil {
+				return err
+			}
 		}
 	}
 	if _, err := tx.Exec(ctx, `INSERT INTO `+s.table+sumSQL, s.at, s.end); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO `+objectsOf(s.table)+` (at, first, last, messages, recipients, object_id, class, decision)
+SELECT m.at, min(m.first), max(m.last), sum(m.messages), sum(m.recipients), o.id, o.class, m.decision
+  FROM `+s.table+` m, LATERAL (VALUES (1, m.user_id), (2, m.mailbox_id), (3, m.domain_id), (4, m.subscription_id), (6, 0), (7, m.host_id)) o (class, id)
+ WHERE m.at = $1 GROUP BY m.at, o.class, o.id, m.decision ORDER BY o.class, o.id`, s.at); err != nil {
 		return err
 	}
 	if s.name == "day" {
@@ -164,14 +179,21 @@ func (s *span) compare(ctx context.Context, tx pgx.Tx) error {
 // sumsPortion is how many hours and days one transaction of DropSums drops.
 const sumsPortion = 24
 
-// DropSums drops the sums that are older than some months.
+// DropSums drops the sums that are older than some months, but for those of days
+// whose messages are there: they would be made again.
 func DropSums(ctx context.Context, pool *pgxpool.Pool, months int) error {
 	for {
 		tag, err := pool.Exec(ctx, `WITH old AS (
   DELETE FROM summed WHERE (span, at) IN (
-    SELECT span, at FROM summed WHERE at < date_trunc('day', now() - $1 * interval '1 month', 'UTC') ORDER BY at LIMIT $2) RETURNING span, at),
+    SELECT span, at FROM summed 
+     WHERE at < least(date_trunc('day', now() - $1 * interval '1 month', 'UTC'),
+       (SELECT min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC' FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'messages'::regclass AND c.relname ~ '^messages_[0-9]{8}$'))
+     ORDER BY at LIMIT $2) RETURNING span, at),
 h AS (DELETE FROM hourly WHERE at IN (SELECT at FROM old WHERE span = 'hour')),
-d AS (DELETE FROM daily WHERE at IN (SELECT at FROM old WHERE span = 'day'))
+oh AS (DELETE FROM hourly_object WHERE at IN (SELECT at FROM old WHERE span = 'hour')),
+d AS (DELETE FROM daily WHERE at IN (SELECT at FROM old WHERE span = 'day')),
+od AS (DELETE FROM daily_object WHERE at IN (SELECT at FROM old WHERE span = 'day'))
 SELECT FROM old`, months, sumsPortion)
 		if err != nil {
 			return fmt.Errorf("drop sums of before %d months: %w", months, err)

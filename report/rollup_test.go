@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"sendmail-wrapper/quota"
 	"sendmail-wrapper/report"
 	"sendmail-wrapper/sqlschema"
 	"sendmail-wrapper/tests/testpg"
@@ -110,6 +111,8 @@ func everything(t *testing.T, pool *pgxpool.Pool, f report.Filter) map[string]an
 		sums[fmt.Sprint(a.RefusedBy, a.User == nil || *a.User == "u-acme", a.Kind, a.Script == nil || *a.Script == "/srv/1", a.Crontab == nil, a.Attempts, a.Last)] = a
 	}
 	keep("each attempt", sums, nil)
+	summary, err := report.Summarize(t.Context(), pool, quota.NewStore(pool, "host1", 1000), f, 1000)
+	keep("summary", summary, err)
 	history, err := report.Totals(t.Context(), pool, f, true)
 	keep("hours", history, err)
 	history, err = report.Totals(t.Context(), pool, f, false)
@@ -117,7 +120,7 @@ func everything(t *testing.T, pool *pgxpool.Pool, f report.Filter) map[string]an
 	return all
 }
 
-var compareSources = cmpopts.IgnoreUnexported(report.Source{}, report.Group{}, report.Attempt{})
+var compareSources = cmpopts.IgnoreUnexported(report.Source{}, report.Group{}, report.Attempt{}, report.Tried{})
 var compareTimes = cmp.Comparer(func(a, b report.Time) bool { return time.Time(a).Equal(time.Time(b)) })
 
 // TestSumsAreExact: whatever the period and the filter, reports with sums are those
@@ -140,9 +143,9 @@ func TestSumsAreExact(t *testing.T) {
 	}
 	filters := []report.Filter{
 		{}, {User: "u-acme"}, {Subscription: "beta"}, {Domain: "acme.example"}, {Mailbox: "INFO@beta.example"}, {Plan: "gold"}, {Host: "host2"}, {Kind: "cron"},
-		{Script: "srv/1"}, {Crontab: "tab:1"}, {Site: "site"}, {Refused: true}, {Client: "198.51.100.7"},
+		{Subscription: "beta", Host: "host1"}, {Script: "srv/1"}, {Crontab: "tab:1"}, {Site: "site"}, {Refused: true}, {Client: "198.51.100.7"},
 	}
-	for round := range 13 {
+	for round := range 14 {
 		f := filters[round%len(filters)]
 		if f.Since, f.Until = moment(), moment(); f.Until.Before(f.Since) {
 			f.Since, f.Until = f.Until, f.Since
@@ -150,7 +153,7 @@ func TestSumsAreExact(t *testing.T) {
 		if round%8 == 0 {
 			f.Since, f.Until = time.Time{}, time.Time{}
 		}
-		for _, sql := range []string{`DELETE FROM summed`, `DELETE FROM hourly`, `DELETE FROM daily`} {
+		for _, sql := range []string{`DELETE FROM summed`, `DELETE FROM hourly`, `DELETE FROM daily`, `DELETE FROM hourly_object`, `DELETE FROM daily_object`} {
 			if _, err := pool.Exec(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}
@@ -249,7 +252,7 @@ func TestRollUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("young sums", fmt.Sprintf("%d %d 0", hours+10, daysDone+10))
-	for _, table := range []string{"hourly", "daily", "summed"} {
+	for _, table := range []string{"hourly", "daily", "hourly_object", "daily_object", "summed"} {
 		if _, err := pool.Exec(t.Context(), `UPDATE `+table+` SET at = at - interval '1 month' WHERE at < $1`, today().AddDate(0, 0, -1)); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +260,8 @@ func TestRollUp(t *testing.T) {
 	if err := report.DropSums(t.Context(), daemon, 1); err != nil {
 		t.Fatal(err)
 	}
-	if n := number(t, pool, `SELECT (SELECT count(*) FROM summed WHERE at < now() - interval '1 month') + (SELECT count(*) FROM hourly WHERE at < now() - interval '1 month')`); n != 0 {
+	if n := number(t, pool, `SELECT (SELECT count(*) FROM summed WHERE at < now() - interval '1 month') + (SELECT count(*) FROM hourly WHERE at < now() - interval '1 month')
+  + (SELECT count(*) FROM hourly_object WHERE at < now() - interval '1 month') + (SELECT count(*) FROM daily_object WHERE at < now() - interval '1 month')`); n != 0 {
 		t.Errorf("%d old sums", n)
 	}
 }

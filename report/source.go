@@ -46,7 +46,7 @@ func Sources(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit
 		return nil, fmt.Errorf("cannot rank by %q", by)
 	}
 	groups := map[[3]string]*Source{}
-	err := eachGroup(ctx, pool, f, byDay, func(source, conditions string) string { return sourcesSQL(by, source, conditions) }, scanSource, func(s Source) {
+	err := eachGroup(ctx, pool, f, byDay, 0, func(source, conditions string) string { return sourcesSQL(by, source, conditions) }, scanSource, func(s Source) {
 		k := [3]string{s.Name, s.Host, orNull(s.User)}
 		if g := groups[k]; g != nil {
 			g.merge(&s)

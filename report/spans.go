@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,12 +28,51 @@ type part struct {
 	since, until time.Time
 }
 
-// source is what stands behind FROM.
-func (p *part) source() string {
-	if p.table == "messages" {
+// source is what stands behind FROM: for a question that needs of all columns by
+// which messages are told apart one at most (class, see classOf), sums by object.
+func (p *part) source(class int) string {
+	switch {
+	case p.table == "messages":
 		return rowsSQL
+	case class == 0:
+		return p.table
 	}
-	return p.table
+	return fmt.Sprintf(`(SELECT at, first, last, messages, recipients, decision, object_id AS %s FROM %s WHERE class = %d)`,
+		classColumns[class], objectsOf(p.table), class)
+}
+
+// objectsOf is the table of the sums by object that belong to one of hourly or daily.
+func objectsOf(table string) string { return table + "_object" }
+
+// classColumns are the columns of hourly and daily by their class in hourly_object
+// and daily_object; that of the server has none.
+var classColumns = map[int]string{1: "user_id", 2: "mailbox_id", 3: "domain_id", 4: "subscription_id", serverClass: "server", 7: "host_id"}
+
+const serverClass = 6
+
+// classOf is the class whose sums by object answer a question: by a column ("":
+// none), through a filter. 0: there is none, since more is needed.
+func classOf(f *Filter, column string) int {
+	if f.Script != "" || f.Crontab != "" || f.Site != "" || f.Client != "" || f.Kind != "" {
+		return 0
+	}
+	needed := map[string]bool{
+		"user_id": f.User != "" || f.UserID != 0, "mailbox_id": f.Mailbox != "", "domain_id": f.Domain != "",
+		"subscription_id": f.Subscription != "" || f.SubscriptionID != 0 || f.Plan != "", "host_id": f.Host != "",
+	}
+	if column != "" {
+		needed[column] = true
+	}
+	maps.DeleteFunc(needed, func(_ string, is bool) bool { return !is })
+	if len(needed) == 0 {
+		return serverClass
+	}
+	for class, column := range classColumns {
+		if len(needed) == 1 && needed[column] {
+			return class
+		}
+	}
+	return 0
 }
 
 // grain is how fine a report must know times.
@@ -43,9 +83,6 @@ const (
 	byHour              // hourly will do
 	byRow               // only messages have what is asked for
 )
-
-// sumsOf are the tables of the grains that have one.
-var sumsOf = map[grain]string{byDay: "daily", byHour: "hourly"}
 
 // known is of which times there are rows and sums, by their beginning in seconds
 // since 1970.
@@ -132,7 +169,7 @@ func earlier(a, b time.Time) time.Time {
 // eachGroup reads the groups of a filter's time part by part, each in a snapshot
 // of its own; one group may come from several of them. sql makes the statement from
 // what is behind FROM and WHERE.
-func eachGroup[T any](ctx context.Context, pool *pgxpool.Pool, f Filter, g grain, sql func(source, conditions string) string, scan pgx.RowToFunc[T], each func(T)) error {
+func eachGroup[T any](ctx context.Context, pool *pgxpool.Pool, f Filter, g grain, class int, sql func(source, conditions string) string, scan pgx.RowToFunc[T], each func(T)) error {
 	if f.Client != "" {
 		g = byRow
 	}
@@ -144,7 +181,7 @@ func eachGroup[T any](ctx context.Context, pool *pgxpool.Pool, f Filter, g grain
 		some := f
 		some.Since, some.Until = p.since, p.until
 		conditions, args := some.where()
-		rows, err := pool.Query(ctx, sql(p.source(), conditions), append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+		rows, err := pool.Query(ctx, sql(p.source(class), conditions), append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ type Rule struct {
 	Percentile float64 // of the objects' peaks, above 0, to 100
 	Headroom   float64 // so much more: 0.5 is half as much again
 	Round      bool    // up to a number that is easily kept in mind
+	HoursOnly  bool    // no limits of a day: less than one was measured
 }
 
 // leastSuggested is the lowest limit that is suggested: those who hardly send
@@ -82,7 +83,7 @@ type PlanSuggestion struct {
 	Plan    string       `json:"plan"`
 	Class   string       `json:"class"`
 	Objects int          `json:"objects"`
-	Limits  []Suggestion `json:"limits"` // one for each limit that has a window
+	Limits  []Suggestion `json:"limits"` // one for each limit that has a window, and was measured
 }
 
 // measured is an object that sent, and which limits of its own it has: its plan's
@@ -98,6 +99,9 @@ func (r Rule) suggest(plan string, class quota.Class, objects []measured, now [l
 	p := PlanSuggestion{Plan: plan, Class: class.String(), Objects: len(objects)}
 	peaks := make([]int64, len(objects))
 	for i, l := range windowed {
+		if r.HoursOnly && (l == quota.MessagesDay || l == quota.RecipientsDay) {
+			continue
+		}
 		for n := range objects {
 			peaks[n] = objects[n].peak[i]
 		}

@@ -129,7 +129,7 @@ func orNull(s *string) string {
 func Attempts(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int) ([]Attempt, error) {
 	f.tried = true
 	all := map[attemptIDs]*Attempt{}
-	err := eachGroup(ctx, pool, f, byDay, attemptsSQL, scanAttempt, func(a Attempt) {
+	err := eachGroup(ctx, pool, f, byDay, 0, attemptsSQL, scanAttempt, func(a Attempt) {
 		k := attemptIDs{a.user, a.refuser, a.limit, a.RefusedBy, a.Kind, orNull(a.Script), orNull(a.Crontab)}
 		if met := all[k]; met != nil {
 			met.add(&a)
@@ -216,6 +216,11 @@ var (
 	AttemptColumns = []string{"server", "plan", "subscription", "domain", "mailbox", "user", "script", "crontab", "site", "hour", "host"}
 )
 
+// objectColumns are the columns that tell objects apart, of those groups that need
+// no more than one.
+var objectColumns = map[string]string{"server": "", "hour": "", "plan": "subscription_id", "subscription": "subscription_id", "domain": "domain_id",
+	"mailbox": "mailbox_id", "user": "user_id", "host": "host_id"}
+
 // grains are how fine the columns are that are finer than a day's sums.
 var grains = map[string]grain{"hour": byHour, "sender": byRow}
 
@@ -252,7 +257,11 @@ func groups(ctx context.Context, pool *pgxpool.Pool, f Filter, by string, limit 
 		return `SELECT ` + id + ` AS id, ` + text + ` AS name, ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` GROUP BY 1, 2`
 	}
 	all := map[groupKey]*Group{}
-	err := eachGroup(ctx, pool, f, grains[by], sql, scanGroup, func(g Group) {
+	class := 0
+	if needed, ok := objectColumns[by]; ok {
+		class = classOf(&f, needed)
+	}
+	err := eachGroup(ctx, pool, f, grains[by], class, sql, scanGroup, func(g Group) {
 		if met := all[g.key]; met != nil {
 			met.add(&g.Counts)
 			return

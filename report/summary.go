@@ -99,26 +99,32 @@ func Summarize(ctx context.Context, pool *pgxpool.Pool, store *quota.Store, f Fi
 
 // read adds up all messages, and returns the objects that refused some.
 func (s *Summary) read(ctx context.Context, pool *pgxpool.Pool, f Filter) (map[quota.ID]*Tried, error) {
+	all := func(source, conditions string) string {
+		return `SELECT ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` HAVING count(*) > 0`
+	}
+	err := eachGroup(ctx, pool, f, byDay, classOf(&f, ""), all, func(row pgx.CollectableRow) (c Counts, err error) { return c, row.Scan(c.into()...) }, func(c Counts) {
+		if time.Time(s.Counts.First).IsZero() {
+			s.Counts = c
+			return
+		}
+		s.Counts.add(&c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	objects := func(source, conditions string) string {
+		return `SELECT m.refused_object, ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` AND m.refused_object <> 0 GROUP BY 1`
+	}
 	type group struct {
 		id quota.ID
 		Counts
-	}
-	sql := func(source, conditions string) string {
-		return `SELECT CASE m.decision WHEN 1 THEN 0 ELSE m.refused_object END AS k, ` + countsSQL + ` FROM ` + source + ` m WHERE ` + conditions + ` GROUP BY 1`
 	}
 	scan := func(row pgx.CollectableRow) (g group, err error) {
 		return g, row.Scan(append([]any{&g.id}, g.into()...)...)
 	}
 	tried := map[quota.ID]*Tried{}
-	err := eachGroup(ctx, pool, f, byDay, sql, scan, func(g group) {
-		if time.Time(s.Counts.First).IsZero() {
-			s.Counts = g.Counts
-		} else {
-			s.Counts.add(&g.Counts)
-		}
-		if g.id == 0 {
-			return
-		}
+	f.tried = true
+	err = eachGroup(ctx, pool, f, byDay, 0, objects, scan, func(g group) {
 		t := tried[g.id]
 		if t == nil {
 			t = &Tried{id: g.id, First: g.First, Last: g.Last}

@@ -298,6 +298,9 @@ CREATE TABLE audit (
   why    text,
   CONSTRAINT audit_pkey PRIMARY KEY (id)
 );
+CREATE INDEX audit_object_idx ON audit (left(object, 200), at, id); -- a path is too long for an index
+CREATE INDEX audit_actor_idx ON audit (actor, at, id);
+CREATE INDEX audit_at_idx ON audit (at, id);
 COMMENT ON TABLE  audit IS 'every change that an administrator made';
 COMMENT ON COLUMN audit.actor IS 'login name behind the call: of sudo''s caller where there is one';
 COMMENT ON COLUMN audit.action IS 'the mailctl command, such as limit set';
@@ -324,6 +327,7 @@ CREATE TABLE event (
 CREATE UNIQUE INDEX event_open_key ON event (object_id, kind) WHERE closed_at IS NULL;
 CREATE INDEX event_untold_idx ON event (id) WHERE told_at IS NULL;
 CREATE INDEX event_closed_idx ON event (closed_at);
+CREATE INDEX event_warned_idx ON event (opened_at) WHERE kind = 'warned';
 COMMENT ON TABLE  event IS 'times in which mail of an object was refused (would have been: observed), or near one of its limits (warned)';
 COMMENT ON COLUMN event.opened_at IS 'first such message';
 COMMENT ON COLUMN event.last_at IS 'last such message, to half a minute';
@@ -337,6 +341,7 @@ COMMENT ON COLUMN event.limit_no IS 'as messages.refused_limit';
 CREATE TABLE notice (
   id       bigint      GENERATED ALWAYS AS IDENTITY,
   event_id bigint,
+  since    timestamptz,
   period   timestamptz,
   made_at  timestamptz NOT NULL DEFAULT now(),
   due_at   timestamptz NOT NULL DEFAULT now(),
@@ -348,13 +353,17 @@ CREATE TABLE notice (
   CONSTRAINT notice_pkey PRIMARY KEY (id),
   CONSTRAINT notice_event_fkey FOREIGN KEY (event_id) REFERENCES event (id) ON DELETE CASCADE,
   CONSTRAINT notice_is_of_one CHECK (num_nonnulls(event_id, period) = 1),
+  CONSTRAINT notice_digest_has_a_span CHECK (num_nonnulls(since, period) IN (0, 2)),
   CONSTRAINT notice_channel CHECK (channel IN ('admin', 'customer', 'webhook', 'hook'))
 );
 CREATE UNIQUE INDEX notice_event_key ON notice (event_id, channel, target) WHERE event_id IS NOT NULL;
 CREATE UNIQUE INDEX notice_period_key ON notice (period, channel, target) WHERE period IS NOT NULL;
 CREATE INDEX notice_due_idx ON notice (due_at) WHERE sent_at IS NULL;
+CREATE INDEX notice_sent_idx ON notice (sent_at);
+CREATE INDEX notice_made_idx ON notice (made_at) WHERE event_id IS NOT NULL;
 COMMENT ON TABLE  notice IS 'what is to be told to whom, once; kept for some time after it was';
 COMMENT ON COLUMN notice.event_id IS 'the event that it tells of; NULL for a digest';
+COMMENT ON COLUMN notice.since IS 'of a digest: the beginning of its time; NULL for an event';
 COMMENT ON COLUMN notice.period IS 'of a digest: the end of its time; NULL for an event';
 COMMENT ON COLUMN notice.made_at IS 'when it was found that it is to be told';
 COMMENT ON COLUMN notice.due_at IS 'when to try next; infinity: given up';
@@ -423,16 +432,52 @@ CREATE INDEX daily_at_idx ON daily (at);
 COMMENT ON TABLE  daily IS 'as hourly, by day (UTC)';
 COMMENT ON COLUMN daily.at IS 'beginning of the day';
 
+CREATE INDEX hourly_tried_idx ON hourly (at) WHERE decision <> 1;
+CREATE INDEX daily_tried_idx ON daily (at) WHERE decision <> 1;
+
+-- Sums of these sums: what is asked of one object or of all of a class, without
+-- a script or the like, is found in few rows. They are made with them, in one
+-- transaction, and hold as long.
+CREATE TABLE hourly_object (
+  at         timestamptz NOT NULL,
+  first      timestamptz NOT NULL,
+  last       timestamptz NOT NULL,
+  object_id  bigint      NOT NULL,
+  messages   bigint      NOT NULL,
+  recipients bigint      NOT NULL,
+  class      smallint    NOT NULL,
+  decision   smallint    NOT NULL
+);
+CREATE INDEX hourly_object_idx ON hourly_object (class, object_id, at);
+CREATE INDEX hourly_object_at_idx ON hourly_object (at, class);
+COMMENT ON TABLE  hourly_object IS 'sums over hourly, a row for each object, and decision';
+COMMENT ON COLUMN hourly_object.at IS 'beginning of the hour';
+COMMENT ON COLUMN hourly_object.first IS 'time of its first message';
+COMMENT ON COLUMN hourly_object.last IS 'time of its last message';
+COMMENT ON COLUMN hourly_object.messages IS 'how many';
+COMMENT ON COLUMN hourly_object.recipients IS 'of all of them';
+COMMENT ON COLUMN hourly_object.decision IS 'as messages.decision';
+COMMENT ON COLUMN hourly_object.object_id IS 'as the column of hourly that class says: 0 is not known; of the server 0';
+COMMENT ON COLUMN hourly_object.class IS '1 user_id, 2 mailbox_id, 3 domain_id, 4 subscription_id, 6 all of the server, 7 host_id';
+
+CREATE TABLE daily_object (LIKE hourly_object INCLUDING COMMENTS);
+CREATE INDEX daily_object_idx ON daily_object (class, object_id, at);
+CREATE INDEX daily_object_at_idx ON daily_object (at, class);
+COMMENT ON TABLE  daily_object IS 'as hourly_object, by day (UTC)';
+COMMENT ON COLUMN daily_object.at IS 'beginning of the day';
+
 CREATE TABLE summed (
   at    timestamptz NOT NULL,
-  span  text        NOT NULL,
+  marks bigint      NOT NULL DEFAULT 0,
   dirty boolean     NOT NULL DEFAULT false,
+  span  text        NOT NULL,
   CONSTRAINT summed_pkey PRIMARY KEY (span, at),
   CONSTRAINT summed_span CHECK (span IN ('hour', 'day'))
 );
 COMMENT ON TABLE  summed IS 'hours and days whose sums have been made';
 COMMENT ON COLUMN summed.at IS 'its beginning';
 COMMENT ON COLUMN summed.span IS 'hour: its sums are in hourly; day: in daily';
+COMMENT ON COLUMN summed.marks IS 'how often it was made dirty: who sums up sees that it was again meanwhile';
 COMMENT ON COLUMN summed.dirty IS 'rows came later (of an outage): the sums do not count, and are to be made again';
 
 -- Partitions. The daemon may write rows, but not change the schema, so what it
@@ -531,7 +576,7 @@ REVOKE ALL ON FUNCTION make_partitions, drop_partitions, drop_details, next_epoc
 GRANT EXECUTE ON FUNCTION make_partitions, drop_partitions, drop_details TO mailquotad;
 GRANT USAGE ON SEQUENCE object_number TO mailquotad;
 GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage,
-  exception, event, notice, hourly, daily, summed TO mailquotad;
+  exception, event, notice, hourly, daily, hourly_object, daily_object, summed TO mailquotad;
 GRANT SELECT, INSERT ON host, messages, details, audit TO mailquotad;
 GRANT SELECT ON server, schema_version, epoch TO mailquotad;
 GRANT UPDATE (last_seen) ON host TO mailquotad;

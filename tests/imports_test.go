@@ -25,7 +25,7 @@ var direction = map[string][]string{
 	"wrapper":              {"sendmail", "wire"},
 	"quota":                {"origin"},
 	"inventory":            {"origin", "quota"},
-	"admin":                {"inventory", "quota"},
+	"admin":                {"config", "inventory", "quota"},
 	"notify":               {"config", "origin", "quota", "trace"},
 	"report":               {"origin", "quota", "trace"},
 	"daemon":               {"admin", "config", "notify", "origin", "policy", "quota", "report", "sendmail", "sqlschema", "wire"},

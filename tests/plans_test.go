@@ -192,7 +192,7 @@ func TestPlans(t *testing.T) {
 
 		{"add", func(ctx context.Context) error {
 			for _, err := range []error{
-				mailctl.AddPlan(ctx, "gold", nil), mailctl.AddSubscription(ctx, "acme", "gold"), mailctl.AddDomain(ctx, "acme.example", "acme", "/srv/acme"),
+				mailctl.AddPlan(ctx, "gold", nil), mailctl.AddSubscription(ctx, "acme", "gold", ""), mailctl.AddDomain(ctx, "acme.example", "acme", "/srv/acme"),
 				mailctl.AddMailbox(ctx, "x@acme.example"), mailctl.AddUser(ctx, daemonUser.Username, "acme"),
 				nothing(mailctl.Register(ctx, of("user:bin"))),
 			} {
@@ -207,7 +207,7 @@ func TestPlans(t *testing.T) {
 			for _, err := range []error{
 				mailctl.SetMailbox(ctx, "x@acme.example", "y@acme.example"), mailctl.Remove(ctx, of("mailbox:y@acme.example")),
 				mailctl.SetDomain(ctx, "acme.example", &domain, &one, &domain), mailctl.SetUser(ctx, daemonUser.Username, one),
-				mailctl.SetSubscription(ctx, "acme", &name, &plan), mailctl.SetPlan(ctx, "gold", &name, true, nil),
+				mailctl.SetSubscription(ctx, "acme", &name, &plan, nil), mailctl.SetPlan(ctx, "gold", &name, true, nil),
 				nothing(mailctl.SetLimit(ctx, of("subscription:c7"), quota.Subscription, quota.MessagesDay, &number)),
 			} {
 				if err != nil && !strings.Contains(err.Error(), "absolute path") {

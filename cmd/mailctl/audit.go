@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,15 @@ func (a *app) audit() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if len(args) > 0 {
 				f.Object = args[0]
+				// Blocks and the white list have other subjects, which stand as typed.
+				word, _, _ := strings.Cut(f.Object, ":")
+				if !slices.Contains([]string{"script", "crontab", "network"}, word) {
+					o, err := object(f.Object)
+					if err != nil {
+						return err
+					}
+					f.Object = o.String()
+				}
 			}
 			now := time.Now()
 			if f.Since, err = parseTime(since, now); err != nil {
@@ -64,7 +75,7 @@ func (a *app) showAudit(list []admin.Audit, limit int) error {
 	}
 	var rows [][]any
 	for _, r := range list {
-		rows = append(rows, []any{r.At, r.Host, r.Actor, r.Action, r.Object, r.Before, r.After, r.Why})
+		rows = append(rows, []any{report.Time(r.At), r.Host, r.Actor, r.Action, r.Object, r.Before, r.After, r.Why})
 	}
 	report.Table(a.stdout, []string{"time", "host", "by", "action", "object", "before", "after", "why"}, rows)
 	if len(list) == limit {

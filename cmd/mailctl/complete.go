@@ -60,6 +60,24 @@ func offerObjects(classes []quota.Class) cobra.CompletionFunc {
 	}
 }
 
+// offerTargets offers the beginnings of what can be blocked, or be in the white list.
+func offerTargets(kind quota.ExceptionKind) cobra.CompletionFunc {
+	others := []string{"script:", "crontab:"}
+	if kind == quota.Whitelist {
+		others = append(others, "network:")
+	}
+	objects := offerObjects(classesBelow)
+	return func(c *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		words, directive := objects(c, args, toComplete)
+		for _, word := range others {
+			if strings.HasPrefix(word, toComplete) {
+				words, directive = append(words, word), directive|cobra.ShellCompDirectiveNoSpace
+			}
+		}
+		return words, directive
+	}
+}
+
 // offerNamesOf offers the names of one class.
 func offerNamesOf(class quota.Class) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -12,8 +12,20 @@ import (
 )
 
 // ordinary tells whether the caller is an ordinary user. He has no way to the
-// database: mailquotad answers him, about what is his own.
-func ordinary() bool { return os.Geteuid() != 0 }
+// database, be it for want of the configuration or of rights: mailquotad answers him,
+// about what is his own. Not only root has one: mailquota, as which a notify-hook
+// runs, and whom the database lets in, ask as he does.
+func (a *app) ordinary(ctx context.Context) bool {
+	if os.Geteuid() == 0 {
+		return false
+	}
+	err := a.connect(ctx)
+	if err == nil {
+		return false
+	}
+	exit, _ := a.explain(err, nil)
+	return exit == exNoPerm
+}
 
 // forCustomers are the reports that an ordinary user gets, of his own mail.
 var forCustomers = []string{"messages", "attempts", "summary", "scripts", "cron", "history"}
@@ -91,15 +103,19 @@ func (a *app) limitSet(o quota.Object, class quota.Class, l quota.Limit, value *
 }
 
 func (a *app) eachMessage(ctx context.Context, q *query, limit int, each func(*report.Message) error) error {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		return report.Messages(ctx, a.pool, q.filter, limit, each)
 	}
-	if limit == 0 {
+	all := limit == 0
+	if all {
 		limit = report.CustomerRows
 	}
 	var list []*report.Message
 	if err := a.askReport("messages", q.filter, limit, false, &list); err != nil {
 		return err
+	}
+	if all && len(list) == limit {
+		fmt.Fprintf(a.stderr, "the newest %d, which is all that an ordinary user gets at once; older ones: --until TIME\n", limit)
 	}
 	for _, m := range list {
 		if err := each(m); err != nil {
@@ -110,7 +126,7 @@ func (a *app) eachMessage(ctx context.Context, q *query, limit int, each func(*r
 }
 
 func (a *app) readSummary(ctx context.Context, q *query) (*report.Summary, error) {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		return report.Summarize(ctx, a.pool, a.store, q.filter, q.limit)
 	}
 	var s report.Summary
@@ -118,7 +134,7 @@ func (a *app) readSummary(ctx context.Context, q *query) (*report.Summary, error
 }
 
 func (a *app) readAttempts(ctx context.Context, q *query) (list []report.Attempt, err error) {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		return report.Attempts(ctx, a.pool, q.filter, q.limit)
 	}
 	err = a.askReport("attempts", q.filter, q.limit, false, &list)
@@ -126,7 +142,7 @@ func (a *app) readAttempts(ctx context.Context, q *query) (list []report.Attempt
 }
 
 func (a *app) readSources(ctx context.Context, q *query, by string) (list []report.Source, err error) {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		return report.Sources(ctx, a.pool, q.filter, by, q.limit)
 	}
 	ask := map[string]string{"script": "scripts", "crontab": "cron"}[by]
@@ -135,7 +151,7 @@ func (a *app) readSources(ctx context.Context, q *query, by string) (list []repo
 }
 
 func (a *app) readTotals(ctx context.Context, f report.Filter, hours bool) (list []report.Total, err error) {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		return report.Totals(ctx, a.pool, f, hours)
 	}
 	err = a.askReport("history", f, 0, hours, &list)

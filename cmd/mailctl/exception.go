@@ -27,7 +27,7 @@ func (a *app) raise() *cobra.Command {
 	c := &cobra.Command{
 		Use: "raise OBJECT LIMIT NUMBER|+NUMBER|unlimited", Short: "give a limit another value for a time", Args: cobra.ExactArgs(3),
 		Long: "raise gives a limit of an object another value until a time; +NUMBER is so much more than is in force now.\n" +
-			"Of several that hold the highest counts. --for or --until must be given.",
+			"One that holds for the limit is changed. --for or --until must be given.",
 		ValidArgsFunction: offerInTurn(offerObjects(charged), offerLimits(), offer("unlimited")),
 		Example:           "  mailctl exception raise subscription:acme messages/hour +500 --until 18:00 --why newsletter\n  mailctl exception raise user:bob recipients/day unlimited --for 2h",
 	}
@@ -39,10 +39,10 @@ func (a *app) raise() *cobra.Command {
 		}
 		l, err := quota.ParseLimit(args[1])
 		if err != nil {
-			return &failure{exUsage, err.Error(), ""}
+			return wrong(err, args[1], limitNames())
 		}
-		number, more := strings.CutPrefix(args[2], "+")
-		value, err := admin.ParseValue(number)
+		text, more := strings.CutPrefix(args[2], "+")
+		value, err := admin.ParseValue(text)
 		if err != nil {
 			return err
 		}
@@ -66,15 +66,18 @@ func (a *app) raise() *cobra.Command {
 				return err
 			}
 		}
-		if err := ad.Raise(c.Context(), o, l, value, until); err != nil {
+		before, err := ad.Raise(c.Context(), o, l, value, until)
+		if err != nil {
 			return err
 		}
-		return a.done("%s %s: %s until %s", o, l, numberText(value), untilText(&until, now))
+		text = fmt.Sprintf("%s %s: %s until %s", o, l, number(&value), untilText(&until, now))
+		if before != "" {
+			text += "; was raised already: " + before
+		}
+		return a.done("%s", text)
 	}
 	return c
 }
-
-func numberText(v int64) string { return number(&v) }
 
 // adminOf is admin for a change of an object, which may be a login that has sent
 // nothing yet.
@@ -90,7 +93,7 @@ func (a *app) grant() *cobra.Command {
 	var end ending
 	c := &cobra.Command{
 		Use: "grant OBJECT NUMBER [messages|recipients]", Short: "allow so much beyond the limits, once", Args: cobra.RangeArgs(2, 3),
-		Long:              "grant lets an object send so many messages, or recipients, that its limits would refuse. It takes the place of one that\nthe object has. What is above the object refuses all the same where it is full.",
+		Long:              "grant lets an object send so many messages, or recipients, that its limits would refuse. It takes the place of one that\nthe object has, and ends after 24 hours, unless --for or --until says otherwise. What is above the object refuses all\nthe same where it is full. mailctl why shows what is left.",
 		ValidArgsFunction: offerInTurn(offerObjects(charged), offer(), offer("messages", "recipients")),
 		Example:           "  mailctl exception grant subscription:acme 500 messages --for 4h\n  mailctl exception grant user:bob 2000 recipients",
 	}
@@ -104,15 +107,19 @@ func (a *app) grant() *cobra.Command {
 		if err != nil || n < 1 || n > quota.MaxGrant {
 			return &failure{exUsage, fmt.Sprintf("%.60q is no allowance: write a number from 1 to %d", args[1], quota.MaxGrant), ""}
 		}
-		until, err := end.parse(c, time.Now())
+		now := time.Now()
+		until, err := end.parse(c, now)
 		if err != nil {
 			return err
+		}
+		if until.IsZero() {
+			until = now.Add(24 * time.Hour)
 		}
 		g := quota.Grant{Messages: n, Until: until}
 		if len(args) == 3 && args[2] == "recipients" {
 			g = quota.Grant{Recipients: n, Until: until}
 		} else if len(args) == 3 && args[2] != "messages" {
-			return &failure{exUsage, fmt.Sprintf("%.60q is not counted: write messages or recipients", args[2]), ""}
+			return &failure{exUsage, fmt.Sprintf("%.60q is not counted: write messages or recipients", args[2]), meant(args[2], []string{"messages", "recipients"})}
 		}
 		ad, err := a.adminOf(c, o)
 		if err != nil {
@@ -180,7 +187,7 @@ func (a *app) removeException() *cobra.Command {
 func (a *app) subjects(name string, kind quota.ExceptionKind, short, addShort, removeShort, example string) *cobra.Command {
 	var end ending
 	var yes bool
-	offered := offerObjects(classesBelow)
+	offered := offerTargets(kind)
 	add := &cobra.Command{Use: "add TARGET", Short: addShort, Args: cobra.ExactArgs(1), ValidArgsFunction: offerInTurn(offered), Example: example,
 		Long: "TARGET is user:NAME, mailbox:ADDRESS, domain:NAME, subscription:NAME, script:PATH (with / at its end: all below it),\ncrontab:TEXT (part of a line)"}
 	if kind == quota.Whitelist {
@@ -212,12 +219,15 @@ func (a *app) subjects(name string, kind quota.ExceptionKind, short, addShort, r
 			return err
 		}
 		if s.Network.IsValid() && s.String() != args[0] {
-			fmt.Fprintf(a.stderr, "taken as %s\n", s)
+			fmt.Fprintln(a.stderr, asLine("taken as "+s.String()))
 		}
 		if kind == quota.Whitelist {
-			fmt.Fprintf(a.stderr, "no limit stops %s any more; it is counted all the same\n", s)
-			if s.Script != "" {
-				fmt.Fprintln(a.stderr, "a script counts only where its path is proved: mailctl setup fpm")
+			fmt.Fprintln(a.stderr, a.warning("no limit stops "+s.String()+" any more; it is counted all the same"))
+			switch {
+			case s.Script != "":
+				fmt.Fprintln(a.stderr, "only mail whose script is proved counts: mailctl setup fpm")
+			case s.Crontab != "":
+				fmt.Fprintln(a.stderr, "only mail whose crontab line is proved counts")
 			}
 		}
 		what := map[quota.ExceptionKind]string{quota.Block: "blocked", quota.Whitelist: "in the white list"}[kind]
@@ -261,6 +271,7 @@ func (a *app) exceptionList(name string, kind quota.ExceptionKind) *cobra.Comman
 	var all bool
 	c := &cobra.Command{
 		Use: "list", Short: "list those that hold", Args: cobra.NoArgs, Example: "  mailctl " + name + " list --all",
+		Long: "list shows those that hold, each with its id for mailctl exception remove.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ad, err := a.admin(c.Context())
 			if err != nil {
@@ -272,6 +283,9 @@ func (a *app) exceptionList(name string, kind quota.ExceptionKind) *cobra.Comman
 			}
 			return a.showExceptions(list, time.Now())
 		},
+	}
+	if kind == "" {
+		c.Long = "list shows raises, blocks and the white list. What is left of a grant is with its object: mailctl why OBJECT."
 	}
 	c.Flags().BoolVar(&all, "all", false, "also those that have ended")
 	return c

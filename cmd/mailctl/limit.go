@@ -14,19 +14,21 @@ import (
 func (a *app) limit() *cobra.Command {
 	const forHelp = "on the server or a plan: the `class` whose default it is (subscription, domain, mailbox, user)"
 	var forClass string
+	var several many
 	set := &cobra.Command{
 		Use: "set OBJECT LIMIT NUMBER|unlimited", Short: "set a limit; it holds from the next message on", Args: cobra.ExactArgs(3),
 		ValidArgsFunction: offerInTurn(offerObjects(limitable), offerLimits(), offer("unlimited")),
 		Example: "  mailctl limit set subscription:acme messages/hour 500\n" +
 			"  mailctl limit set plan:gold messages/hour 200              each subscription of the plan\n" +
 			"  mailctl limit set server messages/hour 50 --for mailbox    each mailbox, unless its plan says otherwise\n" +
+			"  mailctl limit set 'domain:*' messages/hour 100 --plan gold    each domain there is under the plan\n" +
 			"  mailctl limit set user:bob messages/hour 0 --why 'sends spam'",
 		RunE: func(c *cobra.Command, args []string) error {
 			value, err := admin.ParseValue(args[2])
 			if err != nil {
 				return err
 			}
-			return a.setLimit(c.Context(), args[0], args[1], forClass, &value)
+			return a.setLimit(c.Context(), args[0], args[1], forClass, &value, &several)
 		},
 	}
 	unset := &cobra.Command{
@@ -34,7 +36,7 @@ func (a *app) limit() *cobra.Command {
 		ValidArgsFunction: offerInTurn(offerObjects(limitable), offerLimits()),
 		Example:           "  mailctl limit unset subscription:acme messages/hour",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.setLimit(c.Context(), args[0], args[1], forClass, nil)
+			return a.setLimit(c.Context(), args[0], args[1], forClass, nil, &several)
 		},
 	}
 	for _, c := range []*cobra.Command{set, unset} {
@@ -44,6 +46,7 @@ func (a *app) limit() *cobra.Command {
 			words = append(words, class.String())
 		}
 		offerFor(c, "for", words...)
+		several.addTo(c)
 		a.addWhy(c)
 	}
 	show := &cobra.Command{
@@ -67,7 +70,7 @@ func (a *app) limit() *cobra.Command {
 	return group("limit", "set, unset and show limits", set.Example, set, unset, show)
 }
 
-func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value *int64) error {
+func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value *int64, several *many) error {
 	o, err := object(name)
 	if err != nil {
 		return err
@@ -80,7 +83,22 @@ func (a *app) setLimit(ctx context.Context, name, limit, forClass string, value 
 	if err != nil {
 		return err
 	}
-	if ordinary() && (o.Class == quota.Domain || o.Class == quota.Mailbox) {
+	if admin.IsPattern(o) {
+		what, now := "", "unset"
+		if class != o.Class {
+			what = " for each " + class.String()
+		}
+		if value != nil {
+			now = number(value)
+		}
+		return a.changeMany(ctx, o, several, fmt.Sprintf("%s%s %s", l, what, now), func(ad *admin.Admin, m *admin.Matched) error {
+			return ad.SetLimits(ctx, m, class, l, value)
+		})
+	}
+	if err := several.check(); err != nil {
+		return err
+	}
+	if (o.Class == quota.Domain || o.Class == quota.Mailbox) && a.ordinary(ctx) {
 		return a.setOwnLimit(o, l, value)
 	}
 	ad, err := a.admin(ctx)

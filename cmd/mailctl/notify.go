@@ -76,17 +76,13 @@ func (a *app) deliverer() (*notify.Deliverer, error) {
 	if err := a.loadConfig(); err != nil {
 		return nil, err
 	}
-	sendmail, sender, err := a.realSendmail()
-	if err != nil {
-		return nil, err
-	}
 	pool, err := sqlschema.Pool(a.config.Database)
 	if err != nil {
 		return nil, err
 	}
 	a.pool = pool
 	a.store = quota.NewStore(pool, a.config.Host, a.config.FirstUserUID)
-	return &notify.Deliverer{Pool: pool, Store: a.store, Config: a.config, Sendmail: sendmail, Sender: sender,
+	return &notify.Deliverer{Pool: pool, Store: a.store, Config: a.config, Sendmail: a.realSendmail,
 		Check: func(ctx context.Context) error { return sqlschema.Check(ctx, pool) }}, nil
 }
 

@@ -154,7 +154,7 @@ func (a *app) plan() *cobra.Command {
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
 	for _, c := range []*cobra.Command{add, set} {
 		c.Flags().StringVar(&mode, "mode", "inherit", "what limits do to its mail: enforce, observe, off or inherit (`mode`)")
-		offerFor(c, "mode", "enforce", "observe", "off", "inherit")
+		offerFor(c, "mode", modeNames...)
 	}
 	return classCommands[admin.Plan]{
 		class: quota.Plan, short: "service plans: default limits of subscriptions", name: "NAME", example: "gold",
@@ -198,29 +198,33 @@ func required(c *cobra.Command, name string) {
 }
 
 func (a *app) subscription() *cobra.Command {
-	var plan, newPlan, newName string
+	var plan, newPlan, newName, contact string
 	add := a.changing(quota.Subscription, "added", &cobra.Command{
-		Use: "add NAME", Short: "add a subscription", Example: "  mailctl subscription add acme --plan gold",
+		Use: "add NAME", Short: "add a subscription", Example: "  mailctl subscription add acme --plan gold --contact post@acme.example",
 	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
-		return ad.AddSubscription(ctx, o.Name, bare(quota.Plan, plan))
+		return ad.AddSubscription(ctx, o.Name, bare(quota.Plan, plan), contact)
 	})
 	add.Flags().StringVar(&plan, "plan", quota.DefaultPlan, "`plan` that it is under")
 	var set *cobra.Command
 	set = a.changing(quota.Subscription, "changed", &cobra.Command{
-		Use: "set NAME", Short: "change a subscription", Example: "  mailctl subscription set acme --plan silver",
+		Use: "set NAME", Short: "change a subscription", Example: "  mailctl subscription set acme --plan silver\n  mailctl subscription set acme --contact office@acme.example",
 	}, func(ctx context.Context, ad *admin.Admin, o quota.Object) error {
 		if err := a.register(ctx, ad, o); err != nil {
 			return err
 		}
-		return ad.SetSubscription(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Plan, "plan", newPlan))
+		return ad.SetSubscription(ctx, o.Name, given(set, "name", &newName), givenName(set, quota.Plan, "plan", newPlan), given(set, "contact", &contact))
 	})
 	set.Flags().StringVar(&newPlan, "plan", "", "`plan` that it comes under")
 	set.Flags().StringVar(&newName, "name", "", "new `name`")
+	add.Flags().StringVar(&contact, "contact", "", "`address` for notifications to the customer")
+	set.Flags().StringVar(&contact, "contact", "", "`address` for notifications to the customer; empty for none")
 	return classCommands[admin.Subscription]{
 		class: quota.Subscription, short: "subscriptions: what a customer has", name: "NAME", example: "acme",
 		list:   (*admin.Admin).Subscriptions,
-		header: []string{"subscription", "plan", "users", "domains"},
-		row:    func(s admin.Subscription) []any { return []any{s.Name, s.Plan, s.Users, s.Domains} },
+		header: []string{"subscription", "plan", "mode", "contact", "users", "domains"},
+		row: func(s admin.Subscription) []any {
+			return []any{s.Name, s.Plan, setMode(s.Mode), s.Contact, s.Users, s.Domains}
+		},
 	}.commands(a, add, set)
 }
 
@@ -253,8 +257,10 @@ func (a *app) domain() *cobra.Command {
 	return classCommands[admin.Domain]{
 		class: quota.Domain, short: "domains of subscriptions", name: "NAME", example: "shop.example",
 		list:   (*admin.Admin).Domains,
-		header: []string{"domain", "subscription", "document root", "mailboxes"},
-		row:    func(d admin.Domain) []any { return []any{d.Name, d.Subscription, d.DocumentRoot, d.Mailboxes} },
+		header: []string{"domain", "subscription", "mode", "document root", "mailboxes"},
+		row: func(d admin.Domain) []any {
+			return []any{d.Name, d.Subscription, setMode(d.Mode), d.DocumentRoot, d.Mailboxes}
+		},
 	}.commands(a, add, set)
 }
 
@@ -273,8 +279,8 @@ func (a *app) mailbox() *cobra.Command {
 	return classCommands[admin.Mailbox]{
 		class: quota.Mailbox, short: "mailboxes: names of SMTP AUTH", name: "ADDRESS", example: "info@shop.example",
 		list:   (*admin.Admin).Mailboxes,
-		header: []string{"mailbox", "domain", "subscription"},
-		row:    func(m admin.Mailbox) []any { return []any{m.Address, m.Domain, m.Subscription} },
+		header: []string{"mailbox", "domain", "subscription", "mode"},
+		row:    func(m admin.Mailbox) []any { return []any{m.Address, m.Domain, m.Subscription, setMode(m.Mode)} },
 	}.commands(a, add, set)
 }
 
@@ -299,10 +305,13 @@ func (a *app) user() *cobra.Command {
 	return classCommands[admin.User]{
 		class: quota.User, short: "system users that send mail", name: "NAME", example: "alice",
 		list:   (*admin.Admin).Users,
-		header: []string{"user", "host", "uid", "subscription", "plan"},
-		row:    func(u admin.User) []any { return []any{u.Name, u.Host, u.UID, u.Subscription, u.Plan} },
+		header: []string{"user", "host", "uid", "subscription", "plan", "mode"},
+		row:    func(u admin.User) []any { return []any{u.Name, u.Host, u.UID, u.Subscription, u.Plan, setMode(u.Mode)} },
 	}.commands(a, add, set)
 }
+
+// setMode is a mode in a list, of objects that seldom have one.
+func setMode(mode *quota.Mode) *string { return (*string)(mode) }
 
 // register makes a login of this host known before it is changed, and says so.
 func (a *app) register(ctx context.Context, ad *admin.Admin, o quota.Object) error {

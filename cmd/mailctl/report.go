@@ -75,7 +75,7 @@ func (a *app) newQuery(c *cobra.Command, defaultLimit int, limitHelp string, run
 			return err
 		}
 		q.args = args
-		if !ordinary() || !slices.Contains(forCustomers, c.Name()) {
+		if !slices.Contains(forCustomers, c.Name()) || !a.ordinary(c.Context()) {
 			if err := a.connect(c.Context()); err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func (a *app) totals(ctx context.Context, q *query, by string) (list []report.To
 
 // restrict lets only what is of an object through a filter. It must exist.
 func (a *app) restrict(ctx context.Context, f *report.Filter, o quota.Object) error {
-	if !ordinary() {
+	if !a.ordinary(ctx) {
 		if _, err := a.store.Find(ctx, o); err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (a *app) suggest(ctx context.Context, s *suggesting) error {
 	if err != nil {
 		return err
 	}
-	if err := a.enough(peaks, since, now); err != nil {
+	if err := a.enough(s, peaks, since, now); err != nil {
 		return err
 	}
 	list, err := report.Suggest(ctx, a.pool, class, s.plan, peaks, s.rule)
@@ -125,15 +125,16 @@ func (s *suggesting) check(now time.Time) (class quota.Class, since time.Time, e
 }
 
 // enough refuses to suggest anything from less than a day, in which not everybody
-// has had his busy hour, unless a shorter time was asked for.
-func (a *app) enough(peaks *report.Peaks, since, now time.Time) error {
+// has had his busy hour, unless a shorter time was asked for: then it is of the hour only.
+func (a *app) enough(s *suggesting, peaks *report.Peaks, since, now time.Time) error {
 	const day = 24 * time.Hour
 	asked, there := now.Sub(since), now.Sub(peaks.First)
 	switch {
 	case peaks.First.IsZero():
 		return &failure{exRefused, "nobody of this class sent anything since " + since.Format("2006-01-02 15:04"), ""}
 	case asked < day:
-		fmt.Fprintln(a.stderr, a.warning("these are the peaks of "+hours(asked)+" only: not everybody has had his busy hour in it"))
+		s.rule.HoursOnly = true
+		fmt.Fprintln(a.stderr, a.warning("these are the peaks of "+hours(asked)+" only: not everybody has had his busy hour in it, and of a day they say nothing"))
 	case there < day:
 		return &failure{exRefused, "there are messages of " + hours(there) + " only: a suggestion needs those of a day",
 			fmt.Sprintf("ask again tomorrow, or for less: mailctl suggest-limits --since %dh", there/time.Hour+1)}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -29,7 +30,7 @@ func (a *app) commandWhy() *cobra.Command {
 			if len(args) == 1 {
 				subject = args[0]
 			}
-			if ordinary() && !strings.HasPrefix(subject, "script:") && !strings.HasPrefix(subject, "crontab:") {
+			if !strings.HasPrefix(subject, "script:") && !strings.HasPrefix(subject, "crontab:") && a.ordinary(c.Context()) {
 				return a.whyOwn(subject)
 			}
 			if subject == "" {
@@ -73,7 +74,7 @@ func (a *app) whyObject(ctx context.Context, subject string) error {
 	}
 	o, err := quota.ParseObject(subject)
 	if err != nil {
-		return &failure{exUsage, fmt.Sprintf("%q is no object, message id, script or cron job", subject), "mailctl why --help"}
+		return &failure{exUsage, fmt.Sprintf("%q is no object, message id, script or cron job", subject), cmp.Or(nearForm(subject), "mailctl why --help")}
 	}
 	if err := a.connect(ctx); err != nil {
 		return err

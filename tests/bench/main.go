@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 
 // all is everything that is measured, in order.
 func all(long bool) []block {
-	blocks := []block{decisions(), texts(), objects(), events(), reads(), hosts(), wires(), lookups(), snapshot(), outage(), exactness(), memory(), calls(), sums()}
+	blocks := []block{decisions(), texts(), objects(), events(), reads(), hosts(), wires(), lookups(), snapshot(), outage(), exactness(), memory(), calls()}
 	if long {
 		blocks = append(blocks, vacuum())
 	}
