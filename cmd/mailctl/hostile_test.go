@@ -168,8 +168,8 @@ func (h *hostility) run(t *testing.T, args []string) (exit int, stdout, stderr s
 // each argument and option.
 func (h *hostility) attack(t *testing.T, words string, c *cobra.Command) {
 	base := exampleOf(c)
-	if base == nil {
-		t.Skip("its example is another program's")
+	if base == nil { // its example is systemctl's: notify run, which has no argument
+		return
 	}
 	base = slices.Clone(base[len(strings.Fields(words)):])
 	for i, word := range base {
