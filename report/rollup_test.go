@@ -265,3 +265,42 @@ func TestRollUp(t *testing.T) {
 		t.Errorf("%d old sums", n)
 	}
 }
+
+// TestBookedWhileSummingUp: an hour to which rows of an outage come while it is summed
+// up stays dirty.
+func TestBookedWhileSummingUp(t *testing.T) {
+	pool := twoDays(t)
+	reader, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(t.Context())
+	if _, err := reader.Exec(t.Context(), `LOCK TABLE hourly`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- report.RollUp(t.Context(), pool) }()
+	for waits := false; !waits; {
+		if err := pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'hourly'::regclass)`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = pool.Exec(t.Context(), `INSERT INTO summed (at, span, dirty, marks) SELECT $1::timestamptz + n * interval '1 hour', 'hour', true, 1 FROM generate_series(-48, 23) n`,
+		today().AddDate(0, 0, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// It was the first one of the oldest day.
+	var dirty bool
+	err = pool.QueryRow(t.Context(), `SELECT dirty FROM summed WHERE span = 'hour' AND at = (SELECT min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC'
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'messages'::regclass)`).Scan(&dirty)
+	if err != nil || !dirty {
+		t.Errorf("dirty: %v, %v", dirty, err)
+	}
+}
