@@ -27,7 +27,7 @@ func connectionOf(worker *process, listen string) (connection, bool) {
 	if !strings.HasPrefix(listen, "/") {
 		return connection{}, false
 	}
-	diag, err := openDiag()
+	diag, err := openNetlink(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return connection{}, false
 	}
@@ -39,7 +39,7 @@ func connectionOf(worker *process, listen string) (connection, bool) {
 			continue
 		}
 		s, ok := diag.unixSocket(inode)
-		if !ok || s.name != listen || s.state != tcpEstablished || s.peer == 0 || inode == found.inode {
+		if !ok || s.name != listen || s.state != established || s.peer == 0 || inode == found.inode {
 			continue
 		}
 		if found.inode != 0 { // two: somebody else has accepted one
@@ -149,7 +149,7 @@ func sameLine(apache, fpm serverstatus.Request) bool {
 
 // stays reports whether a connection still has the same other end.
 func (link connection) stays() bool {
-	diag, err := openDiag()
+	diag, err := openNetlink(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return false
 	}
@@ -165,8 +165,7 @@ func holdsSocket(pid int, inode uint32) bool {
 		return false
 	}
 	defer p.close()
-	want := "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]"
-	return slices.ContainsFunc(p.fds(), func(fd int) bool { return p.fdLink(fd) == want })
+	return p.socketFD(p.fds(), inode) >= 0
 }
 
 // socketInode reads the link of a descriptor, "socket:[INODE]".
@@ -179,16 +178,6 @@ func socketInode(link string) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-// diag asks the kernel for sockets (sock_diag(7)); no capability is needed.
-type diag struct{ fd int }
-
-func openDiag() (diag, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	return diag{fd}, err
-}
-
-func (d diag) close() { unix.Close(d.fd) }
-
 // unixSocket is what linux/unix_diag.h tells of a socket.
 type unixSocket struct {
 	state uint8
@@ -196,56 +185,38 @@ type unixSocket struct {
 	peer  uint32 // inode of the other end, 0 if there is none
 }
 
-// Of linux/sock_diag.h and linux/unix_diag.h.
+// Of linux/unix_diag.h.
 const (
-	sockDiagByFamily = 20
-	tcpEstablished   = 1
-
 	showName, showPeer = 1 << 0, 1 << 2
 	diagName, diagPeer = 0, 2
 
-	nlHeader  = 16
-	diagReply = 16 // struct unix_diag_msg
+	unixDiagSize = 16 // struct unix_diag_msg
 )
 
 // unixSocket asks for a socket by its inode; false if there is none such in our
 // network namespace.
-func (d diag) unixSocket(inode uint32) (unixSocket, bool) {
-	req := make([]byte, nlHeader+24)
+func (n netlink) unixSocket(inode uint32) (unixSocket, bool) {
+	question := make([]byte, 24) // struct unix_diag_req
 	order := binary.NativeEndian
-	order.PutUint32(req, uint32(len(req)))
-	order.PutUint16(req[4:], sockDiagByFamily)
-	order.PutUint16(req[6:], unix.NLM_F_REQUEST)
-	body := req[nlHeader:]
-	body[0] = unix.AF_UNIX
-	order.PutUint32(body[4:], ^uint32(0)) // all states
-	order.PutUint32(body[8:], inode)
-	order.PutUint32(body[12:], showName|showPeer)
-	order.PutUint64(body[16:], ^uint64(0)) // no cookie
-	if unix.Sendto(d.fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
-		return unixSocket{}, false
-	}
-	// The kernel has answered before sendto returns.
-	var buf [1024]byte
-	n, _, err := unix.Recvfrom(d.fd, buf[:], unix.MSG_DONTWAIT)
+	question[0] = unix.AF_UNIX
+	order.PutUint32(question[4:], ^uint32(0)) // all states
+	order.PutUint32(question[8:], inode)
+	order.PutUint32(question[12:], showName|showPeer)
+	order.PutUint64(question[16:], ^uint64(0)) // no cookie
+	answer, err := n.ask(unix.SOCK_DIAG_BY_FAMILY, question)
 	if err != nil {
 		return unixSocket{}, false
 	}
-	return parseUnixDiag(buf[:n], inode)
+	return parseUnixDiag(answer, inode)
 }
 
 func parseUnixDiag(b []byte, inode uint32) (s unixSocket, ok bool) {
 	order := binary.NativeEndian
-	if len(b) < nlHeader+diagReply || order.Uint16(b[4:]) != sockDiagByFamily ||
-		int64(order.Uint32(b)) > int64(len(b)) || order.Uint32(b) < nlHeader+diagReply {
+	if len(b) < unixDiagSize || b[0] != unix.AF_UNIX || order.Uint32(b[4:]) != inode {
 		return unixSocket{}, false
 	}
-	msg := b[nlHeader:order.Uint32(b)]
-	if msg[0] != unix.AF_UNIX || order.Uint32(msg[4:]) != inode {
-		return unixSocket{}, false
-	}
-	s.state = msg[2]
-	for attrs := msg[diagReply:]; len(attrs) >= 4; {
+	s.state = b[2]
+	for attrs := b[unixDiagSize:]; len(attrs) >= 4; {
 		size := int(order.Uint16(attrs))
 		if size < 4 || size > len(attrs) {
 			return unixSocket{}, false

@@ -290,13 +290,11 @@ func TestParseMapping(t *testing.T) {
 func FuzzKernel(f *testing.F) {
 	f.Add([]byte("pos:\t0\nflags:\t0100000\nmnt_id:\t9\n"))
 	f.Add([]byte("61 0x7b 0x0 0x0 0x0 0x0 0x0 0x1 0x1\n"))
-	reply := make([]byte, nlHeader+diagReply+8)
-	binary.NativeEndian.PutUint32(reply, uint32(len(reply)))
-	binary.NativeEndian.PutUint16(reply[4:], sockDiagByFamily)
-	reply[nlHeader] = unix.AF_UNIX
-	binary.NativeEndian.PutUint16(reply[nlHeader+diagReply:], 8)
-	binary.NativeEndian.PutUint16(reply[nlHeader+diagReply+2:], diagPeer)
-	f.Add(reply)
+	socket := make([]byte, unixDiagSize+8)
+	socket[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint16(socket[unixDiagSize:], 8)
+	binary.NativeEndian.PutUint16(socket[unixDiagSize+2:], diagPeer)
+	f.Add(socket)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if flags, ok := parseFDFlags(b); ok && flags < 0 {
 			t.Errorf("parseFDFlags(%q) = %d", b, flags)
@@ -305,7 +303,7 @@ func FuzzKernel(f *testing.F) {
 			t.Errorf("waitsForPID(%q, 0)", b)
 		}
 		parseMapping(string(b))
-		if _, ok := parseUnixDiag(b, 0); ok && len(b) < nlHeader+diagReply {
+		if _, ok := parseUnixDiag(b, 0); ok && len(b) < unixDiagSize {
 			t.Errorf("parseUnixDiag(%q)", b)
 		}
 		readSAPI(func(to []byte, at uint64) int { return copy(to, b[min(at, uint64(len(b))):]) }, 0)

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type Finder struct {
 	fpm    fpmConfigs
 	timers timers
 	stuck  stuck
+	local  addresses  // which of them are this host's
 	own    namespaces // the daemon's
 	cgroup string     // in place of a caller's; "" but in tests, which may run in any
 
@@ -58,28 +60,36 @@ func newFinder(root string) *Finder {
 // Find returns what can be known of a caller. It never fails: what cannot be
 // read is not known. Of a caller that has ended, or whose processes let the kernel
 // wait for half a second, only the uid and the user are told, with kind Unknown
-// and no proof.
+// and no proof; so of an SMTP client (Client) whose socket no process has open, or
+// several that are not one and its children.
 func (f *Finder) Find(p *Peer, c Claims) Origin {
 	users := f.users.current()
 	plain := Origin{UID: users.owner(p.UID), Kind: Unknown}
 	plain.User = users.name(plain.UID)
-	if !p.known() {
+	if p.smtp {
+		plain.Via = Fact{"smtp", Kernel}
+	}
+	if p.smtp && p.socket == 0 || !p.smtp && !p.known() {
 		return plain
 	}
-	pid := p.PID // p may be closed before a look-up ends that takes too long
+	pid, socket := p.PID, p.socket // p may be closed before a look-up ends that takes too long
 	found, ok := f.stuck.within(lookUpTime, plain.UID, func() (Origin, bool) {
 		found := call{finder: f, users: users, claims: c, origin: plain}
-		found.readChain(pid)
-		defer closeChain(found.chain)
+		defer func() { closeChain(found.chain) }()
+		if socket != 0 {
+			found.readClient(socket)
+		} else {
+			found.readChain(pid)
+		}
 		if len(found.chain) == 0 {
 			return plain, false
 		}
 		found.describe()
 		found.clean()
-		return found.origin, true
+		return found.origin, socket == 0 || found.client.stays()
 	})
 	// Asked last: until here the pid has been this caller's all the time.
-	if !ok || !p.known() {
+	if !ok || !p.smtp && !p.known() {
 		return plain
 	}
 	return found
@@ -89,17 +99,39 @@ func (f *Finder) Find(p *Peer, c Claims) Origin {
 // subordinate (subuid(5)), as in a container of his.
 func (f *Finder) Owner(uid uint32) uint32 { return f.users.current().owner(uid) }
 
+// IsOne tells whether a uid is that of one of these login names. A name that is not
+// there is nobody's.
+func (f *Finder) IsOne(uid uint32, names []string) bool {
+	users := f.users.current()
+	return slices.ContainsFunc(names, func(name string) bool {
+		of, known := users.uids[name]
+		return known && of == uid
+	})
+}
+
+// UserOf returns the user of a login name, by the name that Find gives him: the first
+// that passwd(5) has for the uid. It is false where there is none.
+func (f *Finder) UserOf(login string) (uid uint32, name string, known bool) {
+	users := f.users.current()
+	if uid, known = users.uids[login]; !known {
+		return 0, "", false
+	}
+	return uid, users.name(uid), true
+}
+
 // call is one caller while it is described.
 type call struct {
-	finder *Finder
-	users  *userTable
-	claims Claims
-	chain  []*process // [0] is the caller
-	own    int        // chain[:own] run wholly as the caller: what they show is claimed
-	by     service    // what chain[at] is; noService if there is no such ancestor
-	at     int        // 0 if there is none
-	near   int        // index of the program that called, the shell of popen(3) not counted; 0 if none
-	shells bool       // there are such shells between
+	finder  *Finder
+	users   *userTable
+	claims  Claims
+	client  holder     // of an SMTP client: the caller
+	chain   []*process // [0] is the caller; an SMTP client is [1] too
+	awaited bool       // the client is a server's worker, and waited for the mail server before the other server was asked about it
+	own     int        // chain[:own] run wholly as the caller: what they show is claimed
+	by      service    // what chain[at] is; noService if there is no such ancestor
+	at      int        // 0 if there is none
+	near    int        // index of the program that called, the shell of popen(3) not counted; 0 if none
+	shells  bool       // there are such shells between
 
 	ofWorker bool // script, method and URI are those of what the server's worker runs now
 
@@ -225,8 +257,12 @@ func (c *call) readChain(pid int) {
 
 // processes returns the chain as it is told.
 func (c *call) processes() []Process {
-	list := make([]Process, 0, min(len(c.chain), MaxChain))
-	for _, p := range c.chain[:cap(list)] {
+	chain := c.chain
+	if c.isClient() {
+		chain = chain[1:]
+	}
+	list := make([]Process, 0, min(len(chain), MaxChain))
+	for _, p := range chain[:cap(list)] {
 		program := p.exe()
 		if program == "" {
 			program = p.comm()
@@ -236,8 +272,12 @@ func (c *call) processes() []Process {
 	return list
 }
 
+// isClient reports whether the caller is an SMTP client.
+func (c *call) isClient() bool { return c.client.process != nil }
+
 // findNear finds the program that called: the nearest own process above the
-// caller that is not just a shell running one command.
+// caller that is not just a shell running one command. An SMTP client is it itself,
+// unless it is a program of the system, such as curl or msmtp, that another has called.
 func (c *call) findNear() {
 	for i := 1; i < c.own; i++ {
 		p := c.chain[i]
@@ -248,11 +288,14 @@ func (c *call) findNear() {
 				continue
 			}
 		}
-		if lang == noLanguage && runsOthers(p.exe()) {
+		if lang == noLanguage && (runsOthers(p.exe()) || i == 1 && c.isClient() && c.ownProgram(p).Value == "") {
 			continue
 		}
 		c.near = i
 		return
+	}
+	if c.isClient() && c.own > 1 {
+		c.near = 1
 	}
 }
 

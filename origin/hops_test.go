@@ -19,11 +19,12 @@ import (
 
 // The tests start real chains of processes: copies of this test binary, and
 // shells, each of which starts the next and waits for it. The last one plays
-// sendmail: it connects to the test's socket and waits until that is closed.
+// sendmail, or an SMTP client: it connects to the test's socket and waits until that is
+// closed.
 
 const (
 	hopsVar   = "ORIGIN_TEST_HOPS"   // JSON of the hops from this process on
-	socketVar = "ORIGIN_TEST_SOCKET" // where the last one connects
+	socketVar = "ORIGIN_TEST_SOCKET" // where the last one connects: a path, or "ADDRESS:PORT"
 	parentVar = "ORIGIN_TEST_PARENT" // pid of a parent to outlive
 	selfVar   = "ORIGIN_TEST_SELF"   // this binary, for shells
 	daemonVar = "ORIGIN_TEST_DAEMON" // play the daemon: root directory of its Finder
@@ -45,6 +46,7 @@ type hop struct {
 	UserNS bool   // in a user namespace of its own, with its uid alone
 	PIDNS  bool   // the first process of a pid namespace
 	Login  string // written to /proc/self/loginuid
+	Env    []string
 
 	Input   string // path of a file that is standard input
 	Foreign bool   // no copy of this binary: it starts the next by selfVar, as a shell does
@@ -154,7 +156,11 @@ func playHop() error {
 		}
 		return cmd.Wait()
 	}
-	c, err := net.Dial("unix", os.Getenv(socketVar))
+	network, address := "unix", os.Getenv(socketVar)
+	if !filepath.IsAbs(address) {
+		network = "tcp"
+	}
+	c, err := net.Dial(network, address)
 	if err != nil {
 		return err
 	}
@@ -219,6 +225,7 @@ func startable(hops []hop) *exec.Cmd {
 		cmd.Path = program
 	}
 	cmd.Env = []string{hopsVar + "=" + string(text), socketVar + "=" + os.Getenv(socketVar), selfVar + "=" + program}
+	cmd.Env = append(cmd.Env, h.Env...)
 	if h.Foreign {
 		cmd.Env = append(cmd.Env, "PATH="+interpreters)
 	}
@@ -293,13 +300,18 @@ func listen(t testing.TB) *net.UnixListener {
 // start starts a chain and returns the connection of its last process.
 func start(t testing.TB, hops ...hop) (*net.UnixConn, *exec.Cmd) {
 	t.Helper()
-	l := listen(t)
+	c, cmd := startAt(t, listen(t), hops)
+	return c.(*net.UnixConn), cmd
+}
+
+func startAt(t testing.TB, l net.Listener, hops []hop) (net.Conn, *exec.Cmd) {
+	t.Helper()
 	t.Setenv(socketVar, l.Addr().String())
 	cmd := startable(hops)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c, err := l.AcceptUnix()
+	c, err := l.Accept()
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()

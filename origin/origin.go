@@ -127,6 +127,27 @@
 // cron, anacron or atd started and that became the caller is System, if all of its
 // processes before were root's; it is told as root named it.
 //
+// # SMTP clients
+//
+// Of a program that sends by SMTP to a mail server of this host the kernel tells the uid,
+// by the addresses and ports of both ends of the connection (Finder.Client). It is that of
+// the process which made the socket: a program of root's that makes one and hands it to
+// another user's process sends as root. What comes from another network namespace with
+// addresses of its own is another host's, and what a firewall has redirected to this
+// server is a connection that the client's end does not name: its uid is not known.
+//
+// Which process that is, is looked for among the processes of this user, by their
+// descriptors: the one that has the socket open, or of several the one whose children
+// all others are. He can pass a socket to any of his processes, and so show one of his
+// own programs for another, and nobody else's. That the caller is this process is asked
+// again at the end. Its rules are those of a program that calls sendmail, with two
+// differences. A program of the system, as curl or msmtp, stands for the one that has
+// started it, as sendmail does. And where the client is a worker of a server itself, its
+// request sends the message if the worker waits for the mail server's answer, in read,
+// recvfrom, poll or select, before and after that server is asked: System. If not, it is
+// Claimed, since an earlier request can have left the connection open, with the message
+// in it.
+//
 // # Subordinate uids
 //
 // A uid of subuid(5) without a login name is its owner's, or else a user would
@@ -149,11 +170,13 @@
 //
 // # Bounds
 //
-// At most 64 processes are read, 64 KiB of arguments of each, 1 MiB of a crontab
-// or a file of php-fpm, 64 parts of a script's path, 1024 descriptors of a process. A
+// At most 64 processes are read, 64 KiB of arguments of each, 1 MiB of a crontab or a
+// file of php-fpm, 64 parts of a script's path, 1024 descriptors of a process. A
 // server's status has 200 ms, and after a failure a second of rest (package
-// serverstatus). A value is at most 4096 bytes and valid UTF-8. A look-up that takes
-// half a second is given up, as users can draw out what reads their processes.
+// serverstatus). To find who has a socket open at most 32768 descriptors of his are
+// looked at, and 8192 of a process: beyond that only his uid is told. A value is at
+// most 4096 bytes and valid UTF-8. A look-up that takes half a second is given up, as
+// users can draw out what reads their processes.
 package origin
 
 import "iter"
@@ -204,6 +227,9 @@ const (
 	Program Kind = "program" // any other: Perl, Python, Node, a compiled one
 	Unknown Kind = "unknown" // the caller has ended, or cannot be seen
 	SMTP    Kind = "smtp"    // not a program of this host: a mailbox that logged in
+	Forward Kind = "forward" // not a program of this host: a mailbox, alias or list sends on what it got
+	Relay   Kind = "relay"   // not a program of this host: another one whose mail this one sends on
+	Bounce  Kind = "bounce"  // the mail server itself: a report to the sender
 )
 
 // Origin is what is known about the caller of one message.
@@ -223,6 +249,7 @@ type Origin struct {
 	Client       Fact // IP address of the web request's client
 	Unit         Fact // unit of the control group: "backup.service", "backup.service (backup.timer)", "session-4.scope"
 	Login        Fact // login name of who used sudo or su to become User
+	Via          Fact // "smtp" where the caller connected to the mail server, instead of calling sendmail
 	Container    Fact // what holds the caller, where it is not this host: "docker 3f0c…", "user namespace"
 
 	Chain []Process // the caller first, then its parents, as far as they could be read; at most MaxChain
@@ -246,7 +273,7 @@ func (o *Origin) Facts() iter.Seq2[string, *Fact] {
 		_ = yield("script", &o.Script) && yield("include", &o.Include) && yield("crontab", &o.Crontab) &&
 			yield("site", &o.Site) && yield("document_root", &o.DocumentRoot) && yield("method", &o.Method) &&
 			yield("uri", &o.URI) && yield("client", &o.Client) && yield("unit", &o.Unit) && yield("login", &o.Login) &&
-			yield("container", &o.Container)
+			yield("container", &o.Container) && yield("via", &o.Via)
 	}
 }
 

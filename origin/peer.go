@@ -10,13 +10,17 @@ import (
 )
 
 // Peer is the process at the other end of a unix socket, as the kernel noted it
-// when the process connected. Close it after use.
+// when the process connected, or who has made that of a TCP connection (Finder.Client).
+// Close it after use.
 type Peer struct {
 	PID      int // in the daemon's pid namespace; 0 if it cannot be seen from there
 	UID, GID uint32
 
 	pidfd int  // -1 if there is none
 	gone  bool // the process had ended before a pidfd could be had
+
+	smtp   bool   // a client of the mail server
+	socket uint32 // inode of its socket; 0 if no process has that open any more
 }
 
 // PeerOf returns the process that connected c. It fails only if the kernel does

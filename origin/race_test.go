@@ -30,6 +30,8 @@ func bothWays(t *testing.T, test func(t *testing.T)) {
 func TestFindByStatus(t *testing.T) {
 	bothWays(t, func(t *testing.T) {
 		t.Run("find", TestFind)
+		t.Run("clients", TestFindClient)
+		t.Run("holders", TestHolderOf)
 		t.Run("orphan", TestOrphan)
 		t.Run("forgeries", TestForgeries)
 		t.Run("by number", TestOpenByNumber)

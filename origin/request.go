@@ -43,7 +43,7 @@ func (c *call) apacheRequest(worker, child *process) {
 		return
 	}
 	r := rows[0]
-	proof := startedIn(r, worker, child)
+	proof := c.causedBy(r, worker, child)
 	if !worker.hasOneThread() {
 		return
 	}
@@ -82,7 +82,7 @@ func (c *call) fpmRequest(at int, worker, child *process) {
 	if !r.Raw {
 		o.Site = Fact{pool.name, c.best(System)}
 	}
-	proof := startedIn(r, worker, child)
+	proof := c.causedBy(r, worker, child)
 	if proof == 0 {
 		c.forgetWorker()
 		return
@@ -103,6 +103,20 @@ func (c *call) fpmRequest(at int, worker, child *process) {
 	if link, ok := connectionOf(worker, pool.listen); ok {
 		o.Client = c.clientOf(link, r)
 	}
+}
+
+// causedBy tells how sure it is that the message is of a request of a worker: 0 if surely
+// not. A worker that is the SMTP client itself can have sent the message in an earlier
+// request, which left the connection open (pfsockopen), but does not wait for the answer
+// in a later one.
+func (c *call) causedBy(r serverstatus.Request, worker, child *process) Proof {
+	switch {
+	case !c.isClient() || worker.pid != c.client.pid:
+		return startedIn(r, worker, child)
+	case c.awaited && c.client.reads(c.client.fd) && c.client.stays():
+		return System
+	}
+	return Claimed
 }
 
 // forgetWorker drops what was read of the worker itself: it runs another request.

@@ -94,18 +94,31 @@ func (p *process) sapiRequest(at uint64) (sapiRequest, bool) {
 	if at == 0 {
 		return sapiRequest{}, false
 	}
-	fd, err := unix.Openat(p.dir, "mem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	m, err := p.openMemory()
 	if err != nil {
 		return sapiRequest{}, false
 	}
-	defer unix.Close(fd)
-	return readSAPI(func(b []byte, at uint64) int {
-		n, err := unix.Pread(fd, b, int64(at))
-		if err != nil {
-			return 0
-		}
-		return n
-	}, at)
+	defer m.close()
+	return readSAPI(m.read, at)
+}
+
+// memory is an open file /proc/PID/mem.
+type memory struct{ fd int }
+
+func (p *process) openMemory() (memory, error) {
+	fd, err := unix.Openat(p.dir, "mem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return memory{fd}, err
+}
+
+func (m memory) close() { unix.Close(m.fd) }
+
+// read reads from an address on, and returns how many bytes it read.
+func (m memory) read(b []byte, at uint64) int {
+	n, err := unix.Pread(m.fd, b, int64(at))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // The beginning of struct _sapi_globals_struct, the same from PHP 7 on to 8.5: a

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,20 @@ func (p *process) fds() []int {
 // fdLink returns what a descriptor is open on, such as "/a/file", "socket:[7]" and
 // "pipe:[8]"; "" if it is not open.
 func (p *process) fdLink(fd int) string { return p.readlink("fd/" + strconv.Itoa(fd)) }
+
+// socketFD returns the first of some descriptors that is open on a socket, -1 if none
+// is.
+func (p *process) socketFD(fds []int, inode uint32) int {
+	link := socketLink(inode)
+	for _, fd := range fds {
+		if p.fdLink(fd) == link {
+			return fd
+		}
+	}
+	return -1
+}
+
+func socketLink(inode uint32) string { return "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]" }
 
 // fdFlags returns the flags of open(2) of a descriptor.
 func (p *process) fdFlags(fd int) (int, bool) {
@@ -121,25 +136,89 @@ func (p *process) awaits(child *process) bool {
 	}
 }
 
-// waitsForPID reads proc_pid_syscall(5): "NUMBER ARGUMENTS…" in hexadecimal but
-// for the number, or "running".
+// waitsForPID reads proc_pid_syscall(5).
 func waitsForPID(text []byte, pid int) bool {
-	fields := strings.Fields(string(text))
-	if len(fields) < 3 || pid <= 0 {
+	call, ok := parseSystemCall(text)
+	if !ok || pid <= 0 {
 		return false
 	}
-	argument := func(i int) uint64 {
-		n, err := strconv.ParseUint(strings.TrimPrefix(fields[1+i], "0x"), 16, 64)
-		if err != nil {
-			return 0
-		}
-		return n
+	switch call.number {
+	case unix.SYS_WAIT4:
+		return call.arguments[0] == uint64(pid)
+	case unix.SYS_WAITID:
+		return call.arguments[0] == unix.P_PID && call.arguments[1] == uint64(pid)
 	}
-	switch fields[0] {
-	case strconv.Itoa(unix.SYS_WAIT4):
-		return argument(0) == uint64(pid)
-	case strconv.Itoa(unix.SYS_WAITID):
-		return argument(0) == unix.P_PID && argument(1) == uint64(pid)
+	return false
+}
+
+// systemCall is one in which a thread waits.
+type systemCall struct {
+	number    int
+	arguments [6]uint64
+}
+
+// parseSystemCall reads proc_pid_syscall(5): "NUMBER ARGUMENTS…" in hexadecimal but for
+// the number; false for "running", and for a thread that waits elsewhere ("-1").
+func parseSystemCall(text []byte) (call systemCall, ok bool) {
+	fields := strings.Fields(string(text))
+	if len(fields) <= len(call.arguments) {
+		return systemCall{}, false
+	}
+	var err error
+	if call.number, err = strconv.Atoi(fields[0]); err != nil || call.number < 0 {
+		return systemCall{}, false
+	}
+	for i := range call.arguments {
+		if call.arguments[i], err = strconv.ParseUint(strings.TrimPrefix(fields[1+i], "0x"), 16, 64); err != nil {
+			return systemCall{}, false
+		}
+	}
+	return call, true
+}
+
+// reads reports whether the only thread of a process waits for what comes at one of its
+// descriptors, and perhaps at others.
+func (p *process) reads(fd int) bool {
+	m, err := p.openMemory()
+	if err != nil {
+		return false
+	}
+	defer m.close()
+	for end := time.Now().Add(awaitTime); ; time.Sleep(200 * time.Microsecond) {
+		doing := p.read("syscall", 256, maxSmall)
+		if call, ok := parseSystemCall(doing); ok {
+			return call.reads(fd, m.read)
+		}
+		if !bytes.HasPrefix(doing, []byte("running")) || time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// maxPolled bounds the descriptors of poll(2) that are looked at.
+const maxPolled = 64
+
+// reads reports whether it is one that waits for what comes at a descriptor. What
+// poll(2) and select(2) wait for lies in memory of the process; pread reads that, and
+// returns how many bytes it read.
+func (call systemCall) reads(fd int, pread func(b []byte, at uint64) int) bool {
+	first, second := call.arguments[0], call.arguments[1]
+	switch call.number {
+	case unix.SYS_READ, unix.SYS_RECVFROM:
+		return first == uint64(fd)
+	case sysPoll, unix.SYS_PPOLL: // struct pollfd: int fd; short events, revents
+		b := make([]byte, 8*min(second, maxPolled))
+		for b = b[:pread(b, first)]; len(b) >= 8; b = b[8:] {
+			if binary.NativeEndian.Uint32(b) == uint32(fd) && binary.NativeEndian.Uint16(b[4:])&unix.POLLIN != 0 {
+				return true
+			}
+		}
+	case sysSelect, unix.SYS_PSELECT6: // fd_set: bits of words
+		if fd < 0 || uint64(fd) >= first {
+			return false
+		}
+		var word [8]byte
+		return pread(word[:], second+8*uint64(fd/64)) == len(word) && binary.NativeEndian.Uint64(word[:])>>(fd%64)&1 != 0
 	}
 	return false
 }
