@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -48,6 +49,12 @@ type Daemon struct {
 	JournalLimit     int      `toml:"journal-limit"`    // decisions, 1000 to 100000000
 	JournalShare     int      `toml:"journal-share"`    // percent, 0 to 100
 	PolicySocket     string   `toml:"policy-socket"`    // path; "" is off
+	PolicyListen     string   `toml:"policy-listen"`    // address of loopback and port; "" is off
+	PolicyUsers      []string `toml:"policy-users"`     // who may connect there, besides root
+	SMTPRefusal      string   `toml:"smtp-refusal"`     // defer, reject
+	SenderCheck      string   `toml:"sender-check"`     // off, report, refuse
+	TrustedUsers     []string `toml:"trusted-users"`    // whose programs send for others
+	PostfixQueue     string   `toml:"postfix-queue"`    // directory; "" is off
 	Metrics          string   `toml:"metrics"`          // address and port; "" is off
 	RetentionDays    int      `toml:"retention-days"`   // 2 to 3650
 	SumsMonths       int      `toml:"sums-months"`      // 1 to 120
@@ -112,6 +119,11 @@ func Default() Daemon {
 		Journal:          "/var/lib/mailquota/journal",
 		JournalLimit:     1000000,
 		JournalShare:     10,
+		PolicyUsers:      []string{"postfix", "Debian-exim", "exim"},
+		SMTPRefusal:      "defer",
+		SenderCheck:      "off",
+		TrustedUsers:     []string{},
+		PostfixQueue:     "/var/spool/postfix",
 		RetentionDays:    31,
 		SumsMonths:       13,
 		DetailsDays:      31,
@@ -272,6 +284,24 @@ func (d *Daemon) check(m *mistakes) {
 	if d.PolicySocket != "" && (!strings.HasPrefix(d.PolicySocket, "/") || len(d.PolicySocket) > 107) {
 		m.add("policy-socket", "= %q: must be an absolute path of at most 107 bytes, or empty", d.PolicySocket)
 	}
+	if d.PolicyListen != "" && !isLoopback(d.PolicyListen) {
+		m.add("policy-listen", "= %q: must be a loopback address and a port such as \"127.0.0.1:10031\", or empty", d.PolicyListen)
+	}
+	word("smtp-refusal", d.SMTPRefusal, "defer", "reject")
+	word("sender-check", d.SenderCheck, "off", "report", "refuse")
+	for _, list := range []struct {
+		key   string
+		names []string
+	}{{"policy-users", d.PolicyUsers}, {"trusted-users", d.TrustedUsers}} {
+		for _, name := range list.names {
+			if !isLogin(name) {
+				m.add(list.key, "has %q: must be login names such as \"postfix\"", name)
+			}
+		}
+	}
+	if d.PostfixQueue != "" && !strings.HasPrefix(d.PostfixQueue, "/") {
+		m.add("postfix-queue", "= %q: must be an absolute path, or empty", d.PostfixQueue)
+	}
 	if _, port, err := net.SplitHostPort(d.Metrics); d.Metrics != "" && (err != nil || port == "") {
 		m.add("metrics", "= %q: must be an address and a port such as \"127.0.0.1:9187\", or empty", d.Metrics)
 	}
@@ -283,6 +313,19 @@ func (d *Daemon) check(m *mistakes) {
 	if own := Default(); d.Database != own.Database && d.DatabaseOwner == own.DatabaseOwner {
 		d.DatabaseOwner = "" // of another database: mailctl says what is missing when it needs it
 	}
+}
+
+// isLoopback tells whether a text is an address of loopback and a port.
+func isLoopback(s string) bool {
+	a, err := netip.ParseAddrPort(s)
+	return err == nil && a.Addr().IsLoopback() && a.Addr().Zone() == "" && a.Port() > 0
+}
+
+// isLogin tells whether a text can be a name of passwd(5); a number is a uid, which the
+// next user of that number would inherit.
+func isLogin(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 64)
+	return s != "" && err != nil && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == ':' || r == '/' })
 }
 
 // isFieldName tells whether a text can be the name of a header field (RFC 5322,
@@ -328,7 +371,8 @@ func checkSecret(path string, d *Daemon, m *mistakes) {
 func keys() []string {
 	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
 		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
-		"policy-socket", "metrics", "retention-days", "sums-months", "details-days", "record-subjects", "record-recipients", "record-requests",
+		"policy-socket", "policy-listen", "policy-users", "smtp-refusal", "sender-check", "trusted-users", "postfix-queue",
+		"metrics", "retention-days", "sums-months", "details-days", "record-subjects", "record-recipients", "record-requests",
 		"trace-header", "apache-status", "apache-status-key", "log-level", "log-format",
 		"notify-admin", "notify-from", "notify-warn", "notify-digest", "notify-quiet", "notify-customers", "notify-webhook",
 		"notify-webhook-key", "notify-hook", "notify-templates", "customers-set-limits"}

@@ -119,6 +119,30 @@ func TestLocalURL(t *testing.T) {
 	}
 }
 
+func TestLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:10031": true, "127.255.0.1:1": true, "[::1]:65535": true, "[::ffff:127.0.0.1]:25": true,
+		"127.0.0.1": false, "127.0.0.1:": false, "127.0.0.1:0": false, "127.0.0.1:65536": false, "127.0.0.1:smtp": false, "127.0.0.1:-1": false,
+		":10031": false, "0.0.0.0:10031": false, "[::]:10031": false, "192.0.2.1:10031": false, "localhost:10031": false, "[::1%lo]:10031": false,
+		"::1:10031": false, "127.0.0.1:10031 ": false, "inet:127.0.0.1:10031": false, "/run/x": false,
+	} {
+		if got := isLoopback(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
+func TestLogin(t *testing.T) {
+	for name, want := range map[string]bool{
+		"postfix": true, "Debian-exim": true, "www-data": true, "_mlmmj": true, "a.b": true, "web1$": true, "käthe": true, "0x1": true,
+		"": false, "0": false, "1000": false, "a:b": false, "a b": false, "a\n": false, "a\x00": false, "a\x7f": false, "a/b": false, " ": false,
+	} {
+		if got := isLogin(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
 func TestSecretInOpenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mailquotad.conf")
 	text := "database = \"postgres://mailquotad:secret@db.example/q\"\n"

@@ -9,7 +9,7 @@
 // newline. The order means nothing; of a name that comes twice the last counts
 // ("may keep the first value or the last"); a name that is not known is passed
 // over. A value that is not available is left out, or empty, or 0. The attribute
-// request=smtpd_access_policy must be there.
+// request must be there, and is smtpd_access_policy, or mailquota_delivery (below).
 //
 // Postfix sends some forty attributes of together less than a kilobyte, and
 // values of at most line_length_limit (2048) bytes; the bounds here are well
@@ -25,17 +25,44 @@
 // (smtpd_policy_service_try_limit), and then answers its client with
 // smtpd_policy_service_default_action, a 451.
 //
+// A client may send further requests before it has the answer to the first; it gets
+// the answers in the order of its requests. smtpd(8) never does.
+//
 // # Stages
 //
 // protocol_state says at which command smtpd asks. size is the message's real
 // size at END-OF-MESSAGE, and what the client announced before. recipient_count
 // is 0 before DATA; recipient is empty at DATA and END-OF-MESSAGE, unless there
-// is exactly one. sasl_username is there for a client that has logged in.
+// is exactly one. sasl_username is there for a client that has logged in. client_port,
+// server_address and server_port, "unknown" where smtpd(8) does not know, name the
+// connection of a client of this host.
+//
+// # Delivery
+//
+// request=mailquota_delivery is a question of our own about one recipient of a message
+// that is about to leave this host:
+//
+//	queue_id            of the message
+//	first_queue_id      Request.FirstQueueID; as queue_id where it is left out or empty
+//	number              Request.Number
+//	arrived             Request.Arrived
+//	sender              of the envelope, empty for a bounce
+//	recipient           whereto it leaves
+//	original_recipient  Request.OriginalRecipient; as recipient where it is left out or empty
+//	sasl_username       of the client that brought it, as are the next two; empty if there was none
+//	client_address
+//	client_port
+//	size                bytes
+//
+// queue_id, recipient and arrived must be there: by these it is known at its next try.
+// The answer is DUNNO: let it leave; [Defer]: no decision now, keep it; or a code and a
+// text: keep it where the code begins with 4, return it to the sender where with 5.
 package policy
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 	"math"
 	"slices"
@@ -53,8 +80,11 @@ const (
 // waits for its answer (smtpd_end_of_data_restrictions).
 const EndOfMessage = "END-OF-MESSAGE"
 
-// accessPolicy is the one value of the attribute request.
-const accessPolicy = "smtpd_access_policy"
+// The values of the attribute request.
+const (
+	accessPolicy = "smtpd_access_policy" // of Postfix's smtpd(8)
+	delivery     = "mailquota_delivery"  // ours: see Request.Delivery
+)
 
 // Request holds the attributes of a request that we know. What was left out is
 // empty or 0. Values are as they came: any bytes but NUL and newline.
@@ -70,7 +100,21 @@ type Request struct {
 	QueueID       string // queue_id; not yet there at the first RCPT
 	ClientAddress string
 	ClientPort    uint16 // 0 also for "unknown"
+	ServerAddress string
+	ServerPort    uint16
+
+	// Delivery says that it is a question about one recipient of a message that is about to
+	// leave (request=mailquota_delivery), asked by our transport or a router of Exim, at each
+	// try to deliver it. State, Instance and Recipients are empty then.
+	Delivery          bool
+	Number            int64  // number: of the recipient, the same at each try, and no other recipient's of this QueueID
+	OriginalRecipient string // original_recipient: to which the mail came, before it was sent on; as Recipient where it was not. Of what local(8) has made: whose alias or .forward file it followed
+	FirstQueueID      string // first_queue_id: of the message as it came in, where local(8) has made another of it; else as QueueID
+	Arrived           int64  // arrived: when the message came in, in seconds since 1970, the same at each try
 }
+
+// maxArrived is the end of the year 9999, the last of RFC 3339.
+const maxArrived = 253402300799
 
 // ProtocolError is a request that this package does not take: the fault of
 // whoever sent it.
@@ -88,6 +132,9 @@ const (
 	instance
 	queueID
 	clientAddress
+	serverAddress
+	originalRecipient
+	firstQueueID
 	numTexts
 )
 
@@ -110,6 +157,12 @@ func text(name []byte) int {
 		return queueID
 	case "client_address":
 		return clientAddress
+	case "server_address":
+		return serverAddress
+	case "original_recipient":
+		return originalRecipient
+	case "first_queue_id":
+		return firstQueueID
 	}
 	return -1
 }
@@ -152,8 +205,9 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 		number := uint64(0)
 		switch string(name) {
 		case "request":
-			if known = string(value) == accessPolicy; !known {
-				return Request{}, &ProtocolError{"a request of another kind than " + accessPolicy}
+			q.Delivery = string(value) == delivery
+			if known = q.Delivery || string(value) == accessPolicy; !known {
+				return Request{}, &ProtocolError{"a request of another kind than " + accessPolicy + " and " + delivery}
 			}
 		case "recipient_count":
 			number, ok = parseNumber(value, math.MaxInt32)
@@ -162,10 +216,15 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 			number, ok = parseNumber(value, math.MaxInt64)
 			q.Size = int64(number)
 		case "client_port":
-			if string(value) != "unknown" { // CLIENT_PORT_UNKNOWN of smtpd.h
-				number, ok = parseNumber(value, math.MaxUint16)
-				q.ClientPort = uint16(number)
-			}
+			q.ClientPort, ok = parsePort(value)
+		case "server_port":
+			q.ServerPort, ok = parsePort(value)
+		case "number":
+			number, ok = parseNumber(value, math.MaxInt64)
+			q.Number = int64(number)
+		case "arrived":
+			number, ok = parseNumber(value, maxArrived)
+			q.Arrived = int64(number)
 		}
 		if !ok {
 			return Request{}, &ProtocolError{"the attribute " + string(name) + " is no number, or too large"}
@@ -175,10 +234,27 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 		return Request{}, &ProtocolError{"a request without the attribute request"}
 	}
 	all := string(kept)
-	for i, to := range [numTexts]*string{&q.State, &q.Protocol, &q.Username, &q.Sender, &q.Recipient, &q.Instance, &q.QueueID, &q.ClientAddress} {
+	for i, to := range [numTexts]*string{&q.State, &q.Protocol, &q.Username, &q.Sender, &q.Recipient, &q.Instance, &q.QueueID, &q.ClientAddress, &q.ServerAddress, &q.OriginalRecipient, &q.FirstQueueID} {
 		*to = all[spans[i].from:spans[i].to]
 	}
-	return q, nil
+	if q.Delivery && (q.QueueID == "" || q.Recipient == "" || q.Arrived == 0) {
+		return Request{}, &ProtocolError{"a request " + delivery + " without queue_id, recipient or arrived"}
+	}
+	return q.ofItsKind(), nil
+}
+
+// ofItsKind returns the request without the attributes of the other kind, which are
+// names that this one does not know, and with those that may be left out.
+func (q Request) ofItsKind() Request {
+	if !q.Delivery {
+		q.Number, q.Arrived, q.OriginalRecipient, q.FirstQueueID = 0, 0, "", ""
+		return q
+	}
+	q.State, q.Protocol, q.Instance, q.Recipients = "", "", "", 0
+	q.ServerAddress, q.ServerPort = "", 0
+	q.OriginalRecipient = cmp.Or(q.OriginalRecipient, q.Recipient)
+	q.FirstQueueID = cmp.Or(q.FirstQueueID, q.QueueID)
+	return q
 }
 
 // readLine returns a line without its newline, which is valid until the next
@@ -214,15 +290,42 @@ func parseNumber(value []byte, limit uint64) (n uint64, ok bool) {
 	return n, err == nil && n <= limit
 }
 
-// Append appends a request as Postfix would send it. It is for texts without NUL
-// and newline.
+// parsePort reads a port, 0 for "unknown" (CLIENT_PORT_UNKNOWN of smtpd.h).
+func parsePort(value []byte) (port uint16, ok bool) {
+	if string(value) == "unknown" {
+		return 0, true
+	}
+	n, ok := parseNumber(value, math.MaxUint16)
+	return uint16(n), ok
+}
+
+// Append appends a request as Postfix or our transport would send it. It is for texts
+// without NUL and newline.
 func (q *Request) Append(b []byte) []byte {
-	b = append(b, "request="+accessPolicy+"\n"...)
-	for _, a := range [...]struct{ name, value string }{
+	if q.Delivery {
+		return appendAttributes(b, []attribute{
+			{"request", delivery},
+			{"queue_id", q.QueueID},
+			{"first_queue_id", q.FirstQueueID},
+			{"number", strconv.FormatInt(q.Number, 10)},
+			{"arrived", strconv.FormatInt(q.Arrived, 10)},
+			{"sender", q.Sender},
+			{"recipient", q.Recipient},
+			{"original_recipient", q.OriginalRecipient},
+			{"sasl_username", q.Username},
+			{"client_address", q.ClientAddress},
+			{"client_port", strconv.Itoa(int(q.ClientPort))},
+			{"size", strconv.FormatInt(q.Size, 10)},
+		})
+	}
+	return appendAttributes(b, []attribute{
+		{"request", accessPolicy},
 		{"protocol_state", q.State},
 		{"protocol_name", q.Protocol},
 		{"client_address", q.ClientAddress},
 		{"client_port", strconv.Itoa(int(q.ClientPort))},
+		{"server_address", q.ServerAddress},
+		{"server_port", strconv.Itoa(int(q.ServerPort))},
 		{"instance", q.Instance},
 		{"queue_id", q.QueueID},
 		{"sender", q.Sender},
@@ -230,7 +333,13 @@ func (q *Request) Append(b []byte) []byte {
 		{"recipient_count", strconv.Itoa(q.Recipients)},
 		{"sasl_username", q.Username},
 		{"size", strconv.FormatInt(q.Size, 10)},
-	} {
+	})
+}
+
+type attribute struct{ name, value string }
+
+func appendAttributes(b []byte, attributes []attribute) []byte {
+	for _, a := range attributes {
 		b = append(append(append(append(b, a.name...), '='), a.value...), '\n')
 	}
 	return append(b, '\n')

@@ -50,10 +50,34 @@ policy_context=a=b
 var postfixRequest = Request{
 	State: EndOfMessage, Protocol: "ESMTP", Username: "Carol@box.test", Sender: "carol@box.test", Recipients: 3, Size: 18234,
 	Instance: "6d1.6564c1a2.91d2f.0", QueueID: "4cWq1F0Wn2z9tJ", ClientAddress: "192.0.2.7", ClientPort: 41234,
+	ServerAddress: "192.0.2.1", ServerPort: 587,
+}
+
+// transport is a request as our transport sends it.
+const transport = `request=mailquota_delivery
+queue_id=4cWq1F0Wn2z9tJ
+first_queue_id=4cWq1D6bq3z9tG
+number=531
+arrived=1764320400
+sender=m@out.test
+recipient=ann@far.test
+original_recipient=ann@box.test
+sasl_username=carol@box.test
+client_address=192.0.2.7
+client_port=41234
+size=18234
+
+`
+
+var transportRequest = Request{
+	Delivery: true, QueueID: "4cWq1F0Wn2z9tJ", FirstQueueID: "4cWq1D6bq3z9tG", Number: 531, Arrived: 1764320400,
+	Sender: "m@out.test", Recipient: "ann@far.test", OriginalRecipient: "ann@box.test", Username: "carol@box.test",
+	ClientAddress: "192.0.2.7", ClientPort: 41234, Size: 18234,
 }
 
 func TestReadRequest(t *testing.T) {
 	const head = "request=smtpd_access_policy\n"
+	const least = "request=mailquota_delivery\nqueue_id=1A\nrecipient=b@x\narrived=1\n"
 	for _, c := range []struct {
 		name, in string
 		want     Request
@@ -70,6 +94,18 @@ func TestReadRequest(t *testing.T) {
 		{"the longest line", head + "sender=" + strings.Repeat("x", MaxLine-len("sender=\n")) + "\n\n", Request{Sender: strings.Repeat("x", MaxLine-len("sender=\n"))}},
 		{"the most attributes", head + strings.Repeat("a=\n", MaxAttributes-1) + "\n", Request{}},
 		{"recipient", head + "recipient=b@x\n\n", Request{Recipient: "b@x"}},
+		{"a server not known", head + "server_address=unknown\nserver_port=unknown\n\n", Request{ServerAddress: "unknown"}},
+		{"attributes of a delivery", head + "number=1\narrived=2\nfirst_queue_id=1B\noriginal_recipient=c@x\n\n", Request{}},
+		{"of our transport", transport, transportRequest},
+		{"the least of a delivery", least + "\n",
+			Request{Delivery: true, QueueID: "1A", FirstQueueID: "1A", Recipient: "b@x", OriginalRecipient: "b@x", Arrived: 1}},
+		{"empty attributes of a delivery", least + "first_queue_id=\noriginal_recipient=\nnumber=\nsize=\n\n",
+			Request{Delivery: true, QueueID: "1A", FirstQueueID: "1A", Recipient: "b@x", OriginalRecipient: "b@x", Arrived: 1}},
+		{"the largest numbers of a delivery", least + "number=9223372036854775807\narrived=253402300799\n\n",
+			Request{Delivery: true, QueueID: "1A", FirstQueueID: "1A", Recipient: "b@x", OriginalRecipient: "b@x", Number: 1<<63 - 1, Arrived: 253402300799}},
+		{"a delivery with attributes of smtpd", least + "protocol_state=RCPT\nprotocol_name=SMTP\ninstance=1\nrecipient_count=1\nserver_address=::1\nserver_port=25\n\n",
+			Request{Delivery: true, QueueID: "1A", FirstQueueID: "1A", Recipient: "b@x", OriginalRecipient: "b@x", Arrived: 1}},
+		{"of two kinds the last counts", least + head + "\n", Request{QueueID: "1A", Recipient: "b@x"}},
 	} {
 		for _, size := range []int{16, 2048, MaxRequest} { // of the buffer
 			r := bufio.NewReaderSize(strings.NewReader(c.in+postfix), size)
@@ -101,6 +137,13 @@ func TestBadRequest(t *testing.T) {
 		{"a number", head + "size=1k\n\n", "size is no number"},
 		{"a negative number", head + "recipient_count=-1\n\n", "recipient_count is no number"},
 		{"a number too large", head + "size=9223372036854775808\n\n", "too large"},
+		{"a port of the server", head + "server_port=smtp\n\n", "server_port is no number"},
+		{"a delivery without a queue id", "request=mailquota_delivery\nrecipient=b@x\narrived=1\n\n", "without queue_id"},
+		{"a delivery without a recipient", "request=mailquota_delivery\nqueue_id=1A\narrived=1\n\n", "without queue_id, recipient"},
+		{"a delivery without its time", "request=mailquota_delivery\nqueue_id=1A\nrecipient=b@x\n\n", "recipient or arrived"},
+		{"a delivery of the year 10000", "request=mailquota_delivery\narrived=253402300800\n\n", "arrived is no number, or too large"},
+		{"a delivery before 1970", "request=mailquota_delivery\narrived=-1\n\n", "arrived is no number"},
+		{"a negative number of a recipient", "request=mailquota_delivery\nnumber=-1\n\n", "number is no number"},
 		{"a port too large", head + "client_port=65536\n\n", "too large"},
 		{"many recipients", head + "recipient_count=2147483648\n\n", "too large"},
 		{"a line too long", head + "sender=" + strings.Repeat("x", MaxLine) + "\n\n", "a line of more than 8192"},
@@ -160,11 +203,11 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// FuzzReadRequest: whatever comes ends in a request or an error, is read within
-// the bounds, does not depend on the buffer; and what was read is the same when
+// FuzzReadRequest: whatever comes ends in a request of one kind or an error, is read
+// within the bounds, does not depend on the buffer; and what was read is the same when
 // written and read again.
 func FuzzReadRequest(f *testing.F) {
-	for _, in := range []string{postfix, postfix + postfix, "", "\n", "request=smtpd_access_policy\n", "request=smtpd_access_policy\nsize=-1\n\n",
+	for _, in := range []string{postfix, postfix + postfix, transport, transport + postfix, "request=mailquota_delivery\nqueue_id=1\nrecipient=a\narrived=1\n\n", "", "\n", "request=smtpd_access_policy\n", "request=smtpd_access_policy\nsize=-1\n\n",
 		"request=smtpd_access_policy\nsender=\x00\n\n", "request=smtpd_access_policy\nclient_port=unknown\nsender=a\nsender=\n\n", strings.Repeat("a=", 5000)} {
 		f.Add(in)
 	}
@@ -180,6 +223,10 @@ func FuzzReadRequest(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if q.Delivery && (q.QueueID == "" || q.FirstQueueID == "" || q.Recipient == "" || q.OriginalRecipient == "" || q.Arrived < 1 || q.Number < 0 || q.Instance != "") ||
+			!q.Delivery && (q.FirstQueueID != "" || q.OriginalRecipient != "" || q.Arrived != 0 || q.Number != 0) {
+			t.Errorf("%+v is of no kind", q)
 		}
 		again, err := ReadRequest(bufio.NewReader(strings.NewReader(string(q.Append(nil)))))
 		if err != nil || q != again {
