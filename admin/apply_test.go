@@ -25,7 +25,7 @@ const exported = `{"format":1,
 {"plan":"system","mode":"off"}
 ],
 "subscriptions":[
-{"subscription":"acme","plan":"gold","contact":"post@acme.example","mode":null,"limits":{"messages/day":0}},
+{"subscription":"acme","plan":"gold","contact":"post@acme.example","mode":null,"senders":["@acme.org","boss@bank.example"],"limits":{"messages/day":0}},
 {"subscription":"bob","plan":"default","contact":null,"mode":"off"}
 ],
 "domains":[
@@ -33,11 +33,11 @@ const exported = `{"format":1,
 {"domain":"acme.net","subscription":"acme","document_root":null,"mode":null}
 ],
 "mailboxes":[
-{"mailbox":"info@acme.example","mode":"enforce","limits":{"messages/hour":5}}
+{"mailbox":"info@acme.example","mode":"enforce","senders":["sales@acme.example"],"limits":{"messages/hour":5}}
 ],
 "users":[
 {"user":"acme","uid":1001,"host":"host1","subscription":"acme","mode":null,"limits":{"messages/hour":7}},
-{"user":"acme","uid":1001,"host":"host2","subscription":"acme","mode":"off"},
+{"user":"acme","uid":1001,"host":"host2","subscription":"acme","mode":"off","senders":["@x.example"]},
 {"user":"acme","uid":4294967295,"host":"host2","subscription":"bob","mode":null}
 ],
 "exceptions":[
@@ -106,9 +106,9 @@ func TestRoundTrip(t *testing.T) {
 	for _, want := range [][4]string{
 		{"import json", "server", "mode inherit, messages/hour for mailbox unset, messages/day unset", "mode observe, messages/hour for mailbox 50, messages/day 100000"},
 		{"import json", "plan:gold", "", "messages/hour for user 0, messages/hour for subscription 500, recipients/message for subscription unlimited"},
-		{"import json", "subscription:acme", "", "plan gold, contact post@acme.example, messages/day 0"},
+		{"import json", "subscription:acme", "", "plan gold, contact post@acme.example, senders @acme.org boss@bank.example, messages/day 0"},
 		{"import json", "user:acme", "", "login acme, uid 1001, subscription acme, messages/hour 7"},
-		{"import json", "user:acme@host2", "", "login acme, uid 1001, subscription acme, mode off"},
+		{"import json", "user:acme@host2", "", "login acme, uid 1001, subscription acme, mode off, senders @x.example"},
 		{"import json", "script:/home/acme/www/old/", "", "block"},
 		{"import json", "subscription:acme", "", "raise messages/hour unlimited until 2130-01-01T00:00:00Z"},
 	} {
@@ -129,18 +129,20 @@ func TestImportChanges(t *testing.T) {
 	b.must(t, err)
 	before := len(b.audit(t))
 	diff, err := b.Apply(ctx, parse(t, `{"format":1,
-"subscriptions":[{"subscription":"acme","plan":"default","contact":null},{"subscription":"bob"}],
+"subscriptions":[{"subscription":"acme","plan":"default","contact":null,"senders":["New@acme.org","@acme.org","@acme.org"]},{"subscription":"bob"}],
 "domains":[{"domain":"ACME.example","document_root":null,"mode":null,"limits":{"recipients/day":null,"messages/day":3}}],
-"mailboxes":[{"mailbox":"new@acme.net"}],
+"mailboxes":[{"mailbox":"new@acme.net","senders":["@acme.net"]},{"mailbox":"info@acme.example","senders":null}],
 "users":[{"user":"acme2","uid":1001,"subscription":"bob"}],
 "exceptions":[{"kind":"block","script":"/home/x","until":"2020-01-01T00:00:00Z"}]}`), admin.Import{Source: "json"})
 	b.must(t, err)
 	want := &admin.Difference{
-		Added: []admin.Change{{Object: "mailbox:new@acme.net"}},
+		Added: []admin.Change{{Object: "mailbox:new@acme.net", After: "senders @acme.net"}},
 		Changed: []admin.Change{
-			{"subscription:acme", "plan gold, contact post@acme.example", "plan default, no contact"},
+			{"subscription:acme", "plan gold, contact post@acme.example, senders @acme.org boss@bank.example",
+				"plan default, no contact, senders @acme.org new@acme.org"},
 			{"domain:acme.example", "document root /home/acme/<www> & more, mode enforce, recipients/day 2147483647, messages/day unset",
 				"no document root, mode inherit, recipients/day unset, messages/day 3"},
+			{"mailbox:info@acme.example", "senders sales@acme.example", "no senders"},
 			{"user:acme", "login acme, subscription acme", "login acme2, subscription bob"},
 		},
 		Kept:      []admin.Change{{"script:/home/x", "no block", "block until 2020-01-01T00:00:00Z, which is over"}},
@@ -150,12 +152,14 @@ func TestImportChanges(t *testing.T) {
 	if d := cmp.Diff(want, diff); d != "" {
 		t.Error(d)
 	}
-	if n := len(b.audit(t)) - before; n != 4 {
+	if n := len(b.audit(t)) - before; n != 5 {
 		t.Errorf("%d rows of the audit", n)
 	}
 	after := b.export(t)
 	for _, line := range []string{
-		`{"subscription":"acme","plan":"default","contact":null,"mode":null,"limits":{"messages/day":0}}`,
+		`{"subscription":"acme","plan":"default","contact":null,"mode":null,"senders":["@acme.org","new@acme.org"],"limits":{"messages/day":0}}`,
+		`{"mailbox":"info@acme.example","mode":"enforce","limits":{"messages/hour":5}}`,
+		`{"mailbox":"new@acme.net","mode":null,"senders":["@acme.net"]}`,
 		`{"domain":"acme.example","subscription":"acme","document_root":null,"mode":null,"limits":{"messages/day":3}}`,
 		`{"user":"acme2","uid":1001,"host":"host1","subscription":"bob","mode":null,"limits":{"messages/hour":7}}`,
 	} {
@@ -178,14 +182,14 @@ func TestConflicts(t *testing.T) {
 "plans":[{"plan":"new one"},{"plan":"fine"}],
 "subscriptions":[{"subscription":"acme","plan":"lead"},{"subscription":"x","plan":"lead"},{"subscription":"bob","contact":"no body"}],
 "domains":[{"domain":"acme.example","subscription":"bob"},{"domain":"y.example","subscription":"y"},{"domain":"z.example"},{"domain":"acme.net","document_root":"www"}],
-"mailboxes":[{"mailbox":"a@nowhere.example"},{"mailbox":"a b@acme.net"}],
+"mailboxes":[{"mailbox":"a@nowhere.example"},{"mailbox":"a b@acme.net"},{"mailbox":"info@acme.example","senders":["acme.net"]}],
 "users":[{"user":"a/b","uid":5,"subscription":"bob"},{"user":"c","uid":6}],
 "exceptions":[{"kind":"block","object":"domain:gone.example"},{"kind":"block","network":"192.0.2.0/24"},{"kind":"whitelist","network":"192.0.2.1/24"},
 {"kind":"block","script":"x.php"},{"kind":"block","crontab":"a\u0000bcd"},
 {"kind":"block","object":"server"},{"kind":"whitelist","object":"plan:gold"},{"kind":"block","crontab":"x"},
 {"kind":"block","script":"/"},{"kind":"block","script":"/a/../b"},{"kind":"whitelist","network":"0.0.0.0/0"},
 {"kind":"raise","object":"plan:gold","limit":"messages/hour","value":1},{"kind":"block","crontab":"abcd","why":"a\nb"}]}`), admin.Import{Source: "json"})
-	refused(t, err, "25 conflicts: nothing was changed", "")
+	refused(t, err, "26 conflicts: nothing was changed", "")
 	want := []admin.Conflict{
 		{2, "plan:new one", `"new one" cannot be the name of a plan: use 1 to 254 printable characters without spaces`, ""},
 		{3, "subscription:acme", "there is no plan lead", "mailctl plan add lead"},
@@ -197,6 +201,7 @@ func TestConflicts(t *testing.T) {
 		{4, "domain:acme.net", `document root "www" is no absolute path`, ""},
 		{5, "mailbox:a@nowhere.example", "there is no domain nowhere.example", "mailctl domain add nowhere.example --subscription NAME"},
 		{5, "mailbox:a b@acme.net", `"a b@acme.net" cannot be the name of a mailbox: use 1 to 254 printable characters without spaces`, ""},
+		{5, "mailbox:info@acme.example", `sender "acme.net" is no address: write info@shop.example, or @shop.example for all of the domain`, ""},
 		{6, "user:a/b", `"a/b" cannot be the name of a user: use a login name`, ""},
 		{6, "user:c", "is new here: say of which subscription it is", ""},
 		{7, "domain:gone.example", "block of an object that is not there", ""},

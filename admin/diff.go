@@ -40,11 +40,12 @@ type Difference struct {
 type work struct {
 	added, changed []inventory.Object // with all their properties
 	limits         []inventory.Object // those whose limits are to be written
+	senders        []inventory.Object // those whose senders are
 	exceptions     []inventory.Exception
 }
 
 func (w *work) total() int {
-	return len(w.added) + len(w.changed) + len(w.limits) + len(w.exceptions)
+	return len(w.added) + len(w.changed) + len(w.limits) + len(w.senders) + len(w.exceptions)
 }
 
 // compare finds what has to be done so that all that wanted says is so.
@@ -162,6 +163,9 @@ func (c *compare) add(o inventory.Object) {
 	if len(o.Limits) > 0 {
 		c.work.limits = append(c.work.limits, o)
 	}
+	if o.Senders.Value != "" {
+		c.work.senders = append(c.work.senders, o)
+	}
 }
 
 // belongs tells whether there is what an object belongs to.
@@ -198,6 +202,12 @@ func (c *compare) fits(o *inventory.Object) bool {
 		c.conflict(o.Line, o.Ref, "", "%s", err)
 		return false
 	}
+	for _, address := range strings.Fields(o.Senders.Value) {
+		if _, err := ParseSender(address); err != nil {
+			c.conflict(o.Line, o.Ref, "", "sender %s", err)
+			return false
+		}
+	}
 	return true
 }
 
@@ -212,7 +222,7 @@ func (c *compare) change(was, said *inventory.Object) {
 		if said.Parent != "" {
 			is.Parent = said.Parent
 		}
-		for _, p := range []struct{ is, said *inventory.Text }{{&is.Contact, &said.Contact}, {&is.DocumentRoot, &said.DocumentRoot}, {&is.Mode, &said.Mode}} {
+		for _, p := range []struct{ is, said *inventory.Text }{{&is.Contact, &said.Contact}, {&is.DocumentRoot, &said.DocumentRoot}, {&is.Mode, &said.Mode}, {&is.Senders, &said.Senders}} {
 			if p.said.Said {
 				*p.is = *p.said
 			}
@@ -246,6 +256,9 @@ func (c *compare) change(was, said *inventory.Object) {
 	c.work.changed = append(c.work.changed, is)
 	if limits {
 		c.work.limits = append(c.work.limits, is)
+	}
+	if is.Senders.Value != was.Senders.Value {
+		c.work.senders = append(c.work.senders, is)
 	}
 }
 
@@ -309,7 +322,7 @@ func properties(o *inventory.Object) []property {
 	case quota.Subscription:
 		list = append(list, property{"plan", o.Parent, false}, property{"contact", o.Contact.Value, false})
 	}
-	list = append(list, property{"mode", o.Mode.Value, false})
+	list = append(list, property{"mode", o.Mode.Value, false}, property{"senders", o.Senders.Value, false})
 	for _, l := range o.Limits {
 		name := l.Limit.String()
 		if l.For != o.Class {

@@ -90,14 +90,6 @@ func (a *Admin) Reset(ctx context.Context, o quota.Object) (before string, err e
 	return before, err
 }
 
-// word is what the commands of a kind begin with.
-func word(kind quota.ExceptionKind) string {
-	if kind == quota.Raise {
-		return "exception"
-	}
-	return string(kind)
-}
-
 // heldSQL finds the exceptions of a kind, a subject and, of a raise, a limit that
 // hold: one at most, unless an import brought more.
 const heldSQL = ` FROM exception WHERE kind = $1 AND (object_id = $2 OR network = $3 OR script = $4 OR crontab = $5)

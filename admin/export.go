@@ -12,7 +12,7 @@ import (
 	"sendmail-wrapper/quota"
 )
 
-// Export reads all objects, limits, modes and exceptions that hold, as of one
+// Export reads all objects, limits, modes, senders and exceptions that hold, as of one
 // moment. It holds up nothing.
 func (a *Admin) Export(ctx context.Context) (*inventory.Inventory, error) {
 	var inv *inventory.Inventory
@@ -78,6 +78,20 @@ func readInventory(ctx context.Context, tx pgx.Tx) (*inventory.Inventory, error)
 				o := &inv.Objects[i]
 				o.Limits = append(o.Limits, inventory.Limit{For: quota.Class(class), Limit: quota.Limit(l), Value: v})
 			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows, err = tx.Query(ctx, `SELECT object_id, string_agg(address, ' ' ORDER BY address COLLATE "C") FROM sender GROUP BY object_id`)
+	if err != nil {
+		return nil, err
+	}
+	var senders string
+	_, err = pgx.ForEachRow(rows, []any{&id, &senders}, func() error {
+		if i, there := at[id]; there {
+			inv.Objects[i].Senders = inventory.Say(senders)
 		}
 		return nil
 	})

@@ -249,7 +249,10 @@ func (a *Admin) Remove(ctx context.Context, o quota.Object) error {
 		if err := checkChildren(ctx, tx, o, id); err != nil {
 			return "", "", err
 		}
-		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET removed_at = now() WHERE id = $1`, tableOf[o.Class]), id)
+		_, err := tx.Exec(ctx, `DELETE FROM sender WHERE object_id = $1`, id)
+		if err == nil {
+			_, err = tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET removed_at = now() WHERE id = $1`, tableOf[o.Class]), id)
+		}
 		return o.Name, "", err
 	})
 }

@@ -85,7 +85,8 @@ func (w *writer) write(ctx context.Context, work *work, diff *Difference, curren
 	for _, class := range downwards {
 		steps = append(steps,
 			func() error { return w.objects(ctx, changeSQL[class], ofClass(work.changed, class)) },
-			func() error { return w.limits(ctx, class, ofClass(work.limits, class)) })
+			func() error { return w.limits(ctx, class, ofClass(work.limits, class)) },
+			func() error { return w.senders(ctx, class, ofClass(work.senders, class)) })
 	}
 	steps = append(steps, func() error { return w.exceptions(ctx, work.exceptions) })
 	for _, step := range steps {
@@ -217,6 +218,27 @@ func (w *writer) limits(ctx context.Context, class quota.Class, objects []invent
 		}
 		if err := w.exec(ctx, len(rows), sql, args...); err != nil {
 			return err
+		}
+		w.done(len(part))
+	}
+	return nil
+}
+
+// senders writes which ones the objects have; those that stay keep their time.
+func (w *writer) senders(ctx context.Context, class quota.Class, objects []inventory.Object) error {
+	type object = inventory.Object
+	given := `WITH w AS (SELECT o.id, string_to_array(w.senders, ' ') AS senders
+  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) w(name, host, uid, senders) ` + joinSQL[class] + `) `
+	for part := range slices.Chunk(objects, chunk) {
+		args := []any{column(part, func(o object) string { return o.Name }), column(part, func(o object) string { return o.Host }),
+			column(part, func(o object) int64 { return o.UID }), column(part, func(o object) string { return o.Senders.Value })}
+		for _, sql := range []string{
+			`DELETE FROM sender s USING w WHERE s.object_id = w.id AND s.address <> ALL (w.senders)`,
+			`INSERT INTO sender (object_id, address) SELECT id, unnest(senders) FROM w ON CONFLICT DO NOTHING`,
+		} {
+			if _, err := w.tx.Exec(ctx, given+sql, args...); err != nil {
+				return err
+			}
 		}
 		w.done(len(part))
 	}

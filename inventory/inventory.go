@@ -77,6 +77,7 @@ type Object struct {
 	Contact      Text   // of a subscription
 	DocumentRoot Text   // of a domain
 	Mode         Text
+	Senders      Text    // that were added to it, sorted, a space between two; of no server and no plan
 	Limits       []Limit // sorted; only those that are said
 	Line         int     // where it is in the source; 0: it has no lines
 }

@@ -39,31 +39,35 @@ type (
 		Limits jsonLevels `json:"limits,omitzero"`
 	}
 	jsonSubscription struct {
-		Subscription string     `json:"subscription"`
-		Plan         string     `json:"plan,omitempty"`
-		Contact      Text       `json:"contact,omitzero"`
-		Mode         Text       `json:"mode,omitzero"`
-		Limits       jsonLimits `json:"limits,omitzero"`
+		Subscription string      `json:"subscription"`
+		Plan         string      `json:"plan,omitempty"`
+		Contact      Text        `json:"contact,omitzero"`
+		Mode         Text        `json:"mode,omitzero"`
+		Senders      jsonSenders `json:"senders,omitzero"`
+		Limits       jsonLimits  `json:"limits,omitzero"`
 	}
 	jsonDomain struct {
-		Domain       string     `json:"domain"`
-		Subscription string     `json:"subscription,omitempty"`
-		DocumentRoot Text       `json:"document_root,omitzero"`
-		Mode         Text       `json:"mode,omitzero"`
-		Limits       jsonLimits `json:"limits,omitzero"`
+		Domain       string      `json:"domain"`
+		Subscription string      `json:"subscription,omitempty"`
+		DocumentRoot Text        `json:"document_root,omitzero"`
+		Mode         Text        `json:"mode,omitzero"`
+		Senders      jsonSenders `json:"senders,omitzero"`
+		Limits       jsonLimits  `json:"limits,omitzero"`
 	}
 	jsonMailbox struct {
-		Mailbox string     `json:"mailbox"`
-		Mode    Text       `json:"mode,omitzero"`
-		Limits  jsonLimits `json:"limits,omitzero"`
+		Mailbox string      `json:"mailbox"`
+		Mode    Text        `json:"mode,omitzero"`
+		Senders jsonSenders `json:"senders,omitzero"`
+		Limits  jsonLimits  `json:"limits,omitzero"`
 	}
 	jsonUser struct {
-		User         string     `json:"user"`
-		UID          *int64     `json:"uid"`
-		Host         string     `json:"host,omitempty"`
-		Subscription string     `json:"subscription,omitempty"`
-		Mode         Text       `json:"mode,omitzero"`
-		Limits       jsonLimits `json:"limits,omitzero"`
+		User         string      `json:"user"`
+		UID          *int64      `json:"uid"`
+		Host         string      `json:"host,omitempty"`
+		Subscription string      `json:"subscription,omitempty"`
+		Mode         Text        `json:"mode,omitzero"`
+		Senders      jsonSenders `json:"senders,omitzero"`
+		Limits       jsonLimits  `json:"limits,omitzero"`
 	}
 	jsonException struct {
 		Kind    string       `json:"kind"`
@@ -77,8 +81,9 @@ type (
 		Until   time.Time    `json:"until,omitzero"`
 		Why     string       `json:"why,omitempty"`
 	}
-	jsonLimits map[string]*int64     // by name of the limit; -1 is unlimited
-	jsonLevels map[string]jsonLimits // by class that they govern
+	jsonSenders Text                  // an array of addresses
+	jsonLimits  map[string]*int64     // by name of the limit; -1 is unlimited
+	jsonLevels  map[string]jsonLimits // by class that they govern
 )
 
 // MarshalJSON writes null for nothing.
@@ -103,6 +108,33 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	if t.Value == "" {
 		return errors.New(`write null instead of ""`)
 	}
+	return nil
+}
+
+// MarshalJSON writes null for none.
+func (s jsonSenders) MarshalJSON() ([]byte, error) {
+	if s.Value == "" {
+		return []byte("null"), nil
+	}
+	var b bytes.Buffer
+	err := writeValue(&b, strings.Split(s.Value, " "))
+	return b.Bytes(), err
+}
+
+// UnmarshalJSON is called for what is there, null too.
+func (s *jsonSenders) UnmarshalJSON(b []byte) error {
+	var list []string
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	for i, address := range list {
+		if address == "" || strings.ContainsFunc(address, unicode.IsSpace) {
+			return fmt.Errorf("senders: %q is no address", address)
+		}
+		list[i] = strings.ToLower(address)
+	}
+	slices.Sort(list)
+	*s = jsonSenders(Say(strings.Join(slices.Compact(list), " ")))
 	return nil
 }
 
@@ -211,13 +243,13 @@ func (o *Object) json() any {
 	case quota.Plan:
 		return jsonPlan{o.Name, o.Mode, levels}
 	case quota.Subscription:
-		return jsonSubscription{o.Name, o.Parent, o.Contact, o.Mode, own}
+		return jsonSubscription{o.Name, o.Parent, o.Contact, o.Mode, jsonSenders(o.Senders), own}
 	case quota.Domain:
-		return jsonDomain{o.Name, o.Parent, o.DocumentRoot, o.Mode, own}
+		return jsonDomain{o.Name, o.Parent, o.DocumentRoot, o.Mode, jsonSenders(o.Senders), own}
 	case quota.Mailbox:
-		return jsonMailbox{o.Name, o.Mode, own}
+		return jsonMailbox{o.Name, o.Mode, jsonSenders(o.Senders), own}
 	}
-	return jsonUser{o.Name, &o.UID, o.Host, o.Parent, o.Mode, own}
+	return jsonUser{o.Name, &o.UID, o.Host, o.Parent, o.Mode, jsonSenders(o.Senders), own}
 }
 
 func (x *Exception) json() any {
@@ -245,17 +277,17 @@ func (j jsonPlan) object(string) (Object, error) {
 }
 
 func (j jsonSubscription) object(string) (Object, error) {
-	o := Object{Ref: Ref{Class: quota.Subscription, Name: j.Subscription}, Parent: j.Plan, Contact: j.Contact, Mode: j.Mode}
+	o := Object{Ref: Ref{Class: quota.Subscription, Name: j.Subscription}, Parent: j.Plan, Contact: j.Contact, Mode: j.Mode, Senders: Text(j.Senders)}
 	return o, o.limits(o.Class, j.Limits)
 }
 
 func (j jsonDomain) object(string) (Object, error) {
-	o := Object{Ref: Ref{Class: quota.Domain, Name: strings.ToLower(j.Domain)}, Parent: j.Subscription, DocumentRoot: j.DocumentRoot, Mode: j.Mode}
+	o := Object{Ref: Ref{Class: quota.Domain, Name: strings.ToLower(j.Domain)}, Parent: j.Subscription, DocumentRoot: j.DocumentRoot, Mode: j.Mode, Senders: Text(j.Senders)}
 	return o, o.limits(o.Class, j.Limits)
 }
 
 func (j jsonMailbox) object(string) (Object, error) {
-	o := Object{Ref: Ref{Class: quota.Mailbox, Name: strings.ToLower(j.Mailbox)}, Mode: j.Mode}
+	o := Object{Ref: Ref{Class: quota.Mailbox, Name: strings.ToLower(j.Mailbox)}, Mode: j.Mode, Senders: Text(j.Senders)}
 	_, o.Parent, _ = strings.Cut(o.Name, "@")
 	return o, o.limits(o.Class, j.Limits)
 }
@@ -264,7 +296,7 @@ func (j jsonUser) object(host string) (Object, error) {
 	if j.UID == nil || *j.UID < 0 || *j.UID > math.MaxUint32 {
 		return Object{}, fmt.Errorf("uid of user %q: a number from 0 to %d must be given", j.User, uint32(math.MaxUint32))
 	}
-	o := Object{Ref: Ref{quota.User, j.User, cmp.Or(j.Host, host), *j.UID}, Parent: j.Subscription, Mode: j.Mode}
+	o := Object{Ref: Ref{quota.User, j.User, cmp.Or(j.Host, host), *j.UID}, Parent: j.Subscription, Mode: j.Mode, Senders: Text(j.Senders)}
 	return o, o.limits(o.Class, j.Limits)
 }
 

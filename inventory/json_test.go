@@ -19,18 +19,18 @@ const export = `{"format":1,
 {"plan":"gold","mode":null,"limits":{"subscription":{"messages/hour":500,"recipients/message":-1}}}
 ],
 "subscriptions":[
-{"subscription":"acme","plan":"gold","contact":"post@acme.example","mode":null,"limits":{"messages/day":0}},
+{"subscription":"acme","plan":"gold","contact":"post@acme.example","mode":null,"senders":["@acme.org","boss@bank.example"],"limits":{"messages/day":0}},
 {"subscription":"bob","plan":"default","contact":null,"mode":"off"}
 ],
 "domains":[
 {"domain":"acme.example","subscription":"acme","document_root":"/home/acme/<www> & more","mode":null}
 ],
 "mailboxes":[
-{"mailbox":"info@acme.example","mode":"enforce","limits":{"messages/hour":5}}
+{"mailbox":"info@acme.example","mode":"enforce","senders":["sales@acme.example"],"limits":{"messages/hour":5}}
 ],
 "users":[
 {"user":"acme","uid":1001,"host":"host1","subscription":"acme","mode":null},
-{"user":"acme","uid":1001,"host":"host2","subscription":"acme","mode":null}
+{"user":"acme","uid":1001,"host":"host2","subscription":"acme","mode":null,"senders":["@x.example"]}
 ],
 "exceptions":[
 {"kind":"block","script":"/home/acme/www/old/"},
@@ -96,6 +96,10 @@ func TestBadJSON(t *testing.T) {
 		{with("domains", `{"domain":"a.example","limits":{"messages/hour":1e99}}`), "cannot be a number 1e99"},
 		{with("domains", strings.Repeat("[", 200_000)), "exceeded max depth"},
 		{with("domains", strings.Repeat(`{"a":`, 20)+"1"+strings.Repeat("}", 20)), "x:3: values too deep in each other"},
+		{with("plans", `{"plan":"a","senders":["a@b.example"]}`), `x:3: unknown field "senders"`},
+		{with("domains", `{"domain":"a.example","senders":"a@b.example"}`), "x:3: "},
+		{with("domains", `{"domain":"a.example","senders":["a@b.example",""]}`), `x:3: senders: "" is no address`},
+		{with("domains", `{"domain":"a.example","senders":["a@b.example c@d.example"]}`), `x:3: senders: "a@b.example c@d.example" is no address`},
 		{with("users", `{"user":"a"}`), `x:3: uid of user "a": a number from 0 to 4294967295 must be given`},
 		{with("users", `{"user":"a","uid":-1}`), `x:3: uid of user "a"`},
 		{with("exceptions", `{"kind":"pardon","script":"/x"}`), `x:3: kind "pardon": write raise`},

@@ -15,6 +15,7 @@ type Verdict struct {
 	Mode       Mode
 	Accounts   []Object    // nearest first
 	Exceptions []Exception // that mattered
+	Foreign    string      // why the sender is not the message's own, whatever SenderCheck says; "": it is
 	Passed     int         // of CheckSeries: how many would pass before the one that Decision is about
 }
 
@@ -54,7 +55,17 @@ func (s *Store) CheckSeries(ctx context.Context, m Message, count int) (Verdict,
 	if err != nil {
 		return Verdict{}, fmt.Errorf("read usage: %w", err)
 	}
+	foreign, err := s.foreignSender(ctx, &m, r)
+	if err != nil {
+		return Verdict{}, err
+	}
 	v := Verdict{Mode: r.Mode}
+	if foreign != nil {
+		v.Foreign = foreign.Reason
+	}
+	if m.SenderCheck != SenderAny {
+		r = r.withForeign(foreign)
+	}
 	if _, _, by := holds.judge(&m, r, now); by != nil {
 		v.Exceptions = append(v.Exceptions, *by)
 	}
@@ -93,9 +104,12 @@ func (s *Store) checkRoute(ctx context.Context, m *Message) (*route, *rules, err
 	if err != nil || read[k] != nil {
 		return read[k], holds, err
 	}
+	if k.NoUser {
+		return holds.serverRoute(), holds, nil
+	}
 	var found *route
 	take := func(_ int64, r *route) { found = r }
-	if k.Mailbox != "" {
+	if k.Mailbox != "" && !k.OnBehalf {
 		addresses := []string{k.Mailbox}
 		rows, _ := s.pool.Query(ctx, newMailboxSQL, addresses) // the error is the rows', too
 		err = scanMailboxes(rows, addresses, take)

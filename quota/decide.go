@@ -72,7 +72,39 @@ type Spent struct {
 // equals the nearest account's counts. An account whose Grant reaches refuses
 // nothing but by its limit of recipients of a message.
 func Decide(accounts []*Account, cost Cost, mode Mode, warn int64, now time.Time) (d Decision) {
-	minute := minuteAt(now)
+	var room [4]weight // on the stack
+	d, minute, weights := judge(accounts, cost, mode, now, room[:0])
+	if d.Refusal != nil {
+		return d
+	}
+	if mode == Off {
+		for _, a := range accounts {
+			a.charge(minute, cost, Cost{})
+		}
+		return d
+	}
+	for i, a := range accounts {
+		w := &weights[i]
+		if d.Observed != nil {
+			w.price = Cost{} // which it would not have paid
+		}
+		a.charge(minute, cost, w.price)
+		if w.price != (Cost{}) {
+			d.Spent = append(d.Spent, Spent{a.Object, w.price})
+			w.used -= cost.of(w.limit)
+		}
+		if warn > 0 && w.max > 0 && float64(w.used)*100 >= float64(warn)*float64(w.max) {
+			d.Events = append(d.Events, Event{Kind: EventWarned, Object: a.Object, ID: a.ID, Limit: w.limit, Max: w.max, Used: w.used, At: d.At})
+		}
+	}
+	return d
+}
+
+// judge is Decide without what follows from it: nothing is charged yet, in a minute,
+// and nothing warned of. It appends what each account says, but in mode Off, in which
+// they are not asked.
+func judge(accounts []*Account, cost Cost, mode Mode, now time.Time, room []weight) (d Decision, minute int64, weights []weight) {
+	minute = minuteAt(now)
 	for _, a := range accounts {
 		minute = max(minute, a.Usage.newest())
 	}
@@ -81,13 +113,9 @@ func Decide(accounts []*Account, cost Cost, mode Mode, warn int64, now time.Time
 		d.At = time.Unix(minute*minuteSeconds, 0).UTC()
 	}
 	if mode == Off {
-		for _, a := range accounts {
-			a.charge(minute, cost, Cost{})
-		}
-		return d
+		return d, minute, nil
 	}
-	var room [4]weight // on the stack
-	weights := room[:0]
+	weights = room
 	var refusal *Refusal
 	for _, a := range accounts {
 		w := a.weigh(cost, minute, d.At)
@@ -104,23 +132,8 @@ func Decide(accounts []*Account, cost Cost, mode Mode, warn int64, now time.Time
 	default:
 		d.Refusal = refusal
 		d.Events = append(d.Events, refusal.event(EventRefused, accounts, d.At))
-		return d
 	}
-	for i, a := range accounts {
-		w := &weights[i]
-		if refusal != nil {
-			w.price = Cost{} // which it would not have paid
-		}
-		a.charge(minute, cost, w.price)
-		if w.price != (Cost{}) {
-			d.Spent = append(d.Spent, Spent{a.Object, w.price})
-			w.used -= cost.of(w.limit)
-		}
-		if warn > 0 && w.max > 0 && float64(w.used)*100 >= float64(warn)*float64(w.max) {
-			d.Events = append(d.Events, Event{Kind: EventWarned, Object: a.Object, ID: a.ID, Limit: w.limit, Max: w.max, Used: w.used, At: d.At})
-		}
-	}
-	return d
+	return d, minute, weights
 }
 
 // weight is what one account says of a message.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -41,6 +42,7 @@ type entry struct {
 
 var (
 	entriesBucket = []byte("entries") // sequence number → entry
+	idsBucket     = []byte("ids")     // message ID → sequence number of the entry that accepted it
 	failedBucket  = []byte("failed")  // message ID → entry that the database did not take, with its error
 	metaBucket    = []byte("meta")
 )
@@ -115,7 +117,7 @@ func openJournal(path string, limit int) (j *journal, err error) {
 
 func (j *journal) begin() error {
 	return j.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{entriesBucket, failedBucket, metaBucket} {
+		for _, name := range [][]byte{entriesBucket, idsBucket, failedBucket, metaBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -159,6 +161,12 @@ func (j *journal) append(list []entry) error {
 			if err := b.Put(key(last), value); err != nil {
 				return err
 			}
+			if list[i].Decision.Refusal != nil {
+				continue
+			}
+			if err := tx.Bucket(idsBucket).Put(list[i].Message.ID[:], key(last)); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -167,6 +175,23 @@ func (j *journal) append(list []entry) error {
 	}
 	j.last.Store(last)
 	return nil
+}
+
+// accepted is the decision of the entry that accepted a message; nil if there is none.
+func (j *journal) accepted(id uuid.UUID) (d *Decision, err error) {
+	err = j.db.View(func(tx *bolt.Tx) error {
+		seq := tx.Bucket(idsBucket).Get(id[:])
+		if seq == nil {
+			return nil
+		}
+		var e entry
+		if err := json.Unmarshal(tx.Bucket(entriesBucket).Get(seq), &e); err != nil {
+			return fmt.Errorf("journal entry %d: %w", number(seq), err)
+		}
+		d = &e.Decision
+		return nil
+	})
+	return d, err
 }
 
 // each calls f with all entries after a sequence number, in order, at most max.
@@ -233,11 +258,15 @@ func (j *journal) clear() error {
 		if err := tx.Bucket(metaBucket).Delete(bookedKey); err != nil {
 			return err
 		}
-		if err := tx.DeleteBucket(entriesBucket); err != nil {
-			return err
+		for _, name := range [][]byte{entriesBucket, idsBucket} {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
 		}
-		_, err := tx.CreateBucket(entriesBucket)
-		return err
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,14 +26,14 @@ type knowledgeHead struct {
 	Hosts   int64
 	Strange map[Class]Bounds
 	Modes   map[string]Mode `json:",omitzero"`
+	Mode    Mode            `json:",omitzero"` // of the server
 }
 
 type knowledgeLine struct {
-	Key     *routeKey `json:",omitzero"`
-	Route   *route    `json:",omitzero"`
-	ID      ID        `json:",omitzero"`
-	Account *known    `json:",omitzero"`
-	// An exception. The mode of the server alone is needed by nobody.
+	Key       *routeKey  `json:",omitzero"`
+	Route     *route     `json:",omitzero"`
+	ID        ID         `json:",omitzero"`
+	Account   *known     `json:",omitzero"`
 	Exception *Exception `json:",omitzero"`
 }
 
@@ -73,15 +74,16 @@ func syncDir(path string) error {
 
 func (m *memory) encode(e *json.Encoder, number uint64) error {
 	m.mu.Lock()
-	head := knowledgeHead{number, m.seen.Sub(m.seenAt), m.hosts, m.strange, m.modes} // maps are never changed, only replaced
-	keys, ids := m.routes.Keys(), m.accounts.Keys()                                  // oldest first, as they are read again
+	head := knowledgeHead{number, m.seen.Sub(m.seenAt), m.hosts, m.strange, m.modes, ""} // maps are never changed, only replaced
+	keys, ids := m.routes.Keys(), m.accounts.Keys()                                      // oldest first, as they are read again
 	m.mu.Unlock()
+	holds := m.lastRules()
+	head.Mode = holds.mode
 	if err := e.Encode(head); err != nil {
 		return err
 	}
-	exceptions := m.lastRules().exceptions
-	for i := range exceptions {
-		if err := e.Encode(knowledgeLine{Exception: &exceptions[i]}); err != nil {
+	for i := range holds.exceptions {
+		if err := e.Encode(knowledgeLine{Exception: &holds.exceptions[i]}); err != nil {
 			return err
 		}
 	}
@@ -154,7 +156,7 @@ func (m *memory) read(path string, isExact func(number uint64) (bool, error)) er
 	}
 	m.seen = m.seenAt.Round(0).UTC().Add(head.Offset)
 	var exceptions []Exception
-	defer func() { m.rules = newRules(Enforce, exceptions) }()
+	defer func() { m.rules = newRules(cmp.Or(head.Mode, Enforce), exceptions) }()
 	for {
 		var line knowledgeLine
 		err := d.Decode(&line)

@@ -19,7 +19,8 @@ import (
 // moment, the error names who read; another try an hour later costs nothing.
 //
 // Exceptions that have ended, events that are closed, notices that were sent and
-// those of old digests go after retentionDays, too.
+// those of old digests go after retentionDays, too, and so does what is known of
+// charges that were given back.
 func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) error {
 	now, err := s.clock(ctx)
 	if err != nil {
@@ -36,7 +37,8 @@ func (s *Store) Maintain(ctx context.Context, retentionDays, detailsDays int) er
 	return errors.Join(err,
 		s.dropPartitions(ctx, "details", `SELECT drop_details($1::date)`, now.AddDate(0, 0, -detailsDays)),
 		s.dropPartitions(ctx, "messages", `SELECT drop_partitions($1::date)`, before),
-		s.deleteEnded(ctx, now.AddDate(0, 0, -retentionDays)))
+		s.deleteEnded(ctx, now.AddDate(0, 0, -retentionDays)),
+		s.deleteReturned(ctx, before))
 }
 
 // deletePortion is how many rows one transaction deletes.
@@ -70,6 +72,20 @@ func (s *Store) deleteEnded(ctx context.Context, before time.Time) error {
 		}
 	}
 	return nil
+}
+
+// deleteReturned deletes the rows of returned whose messages are dropped.
+func (s *Store) deleteReturned(ctx context.Context, before time.Time) error {
+	day := before.UTC().Truncate(24 * time.Hour)
+	for {
+		done, err := s.pool.Exec(ctx, `DELETE FROM returned WHERE (id, at) IN (SELECT id, at FROM returned WHERE at < $1 ORDER BY at LIMIT $2)`, day, deletePortion)
+		if err != nil {
+			return fmt.Errorf("delete what is known of charges given back before %s: %w", day.Format(time.DateOnly), err)
+		}
+		if done.RowsAffected() < deletePortion {
+			return nil
+		}
+	}
 }
 
 func (s *Store) clock(ctx context.Context) (now time.Time, err error) {

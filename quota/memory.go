@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
@@ -12,6 +13,7 @@ import (
 const (
 	maxRoutes   = 1 << 15
 	maxAccounts = 1 << 15
+	maxAccepted = 1 << 15
 )
 
 // memory is what a store remembers of the database: whom messages are charged
@@ -25,15 +27,16 @@ type memory struct {
 	term     int64 // grows with each change of the epoch, and when the database was away: it may be another one now
 	routes   *simplelru.LRU[routeKey, *route]
 	accounts *simplelru.LRU[ID, *known]
-	parents  *simplelru.LRU[Object, []target] // domains and subscriptions, as they stand in routes, with what is above them
-	unread   map[ID]Object                    // to be read as soon as possible: nothing is known of them yet
-	rules    *rules                           // nil: never read
-	ruled    int64                            // term of rules
-	strange  map[Class]Bounds                 // limits of an object that nobody knows, under the plan "default"
-	modes    map[string]Mode                  // of such an object, under the plans "default" and "system"
-	hosts    int64                            // that use this database, this one among them
-	seen     time.Time                        // the database's clock, when last read
-	seenAt   time.Time                        // this host's clock at that moment
+	accepted *simplelru.LRU[uuid.UUID, time.Time] // when messages were that may come again: see Message.Again
+	parents  *simplelru.LRU[Object, []target]     // domains and subscriptions, as they stand in routes, with what is above them
+	unread   map[ID]Object                        // to be read as soon as possible: nothing is known of them yet
+	rules    *rules                               // nil: never read
+	ruled    int64                                // term of rules
+	strange  map[Class]Bounds                     // limits of an object that nobody knows, under the plan "default"
+	modes    map[string]Mode                      // of such an object, under the plans "default" and "system"
+	hosts    int64                                // that use this database, this one among them
+	seen     time.Time                            // the database's clock, when last read
+	seenAt   time.Time                            // this host's clock at that moment
 }
 
 // known is an account as last seen. It is never changed, only replaced.
@@ -51,6 +54,9 @@ func newMemory() *memory {
 	var err error
 	if m.routes, err = simplelru.NewLRU[routeKey, *route](maxRoutes, nil); err == nil {
 		m.accounts, err = simplelru.NewLRU[ID, *known](maxAccounts, nil)
+	}
+	if err == nil {
+		m.accepted, err = simplelru.NewLRU[uuid.UUID, time.Time](maxAccepted, nil)
 	}
 	if err == nil {
 		m.parents, err = simplelru.NewLRU[Object, []target](maxAccounts, nil)
@@ -109,12 +115,16 @@ func (m *memory) learnRoutes(routes map[routeKey]*route) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for k, r := range routes {
-		m.addRoute(k, r)
+		if r != nil {
+			m.addRoute(k, r)
+		}
 	}
 }
 
 func (m *memory) addRoute(k routeKey, r *route) {
-	m.routes.Add(k, r)
+	if k, ok := k.remembered(r); ok {
+		m.routes.Add(k, r)
+	}
 	for i, t := range r.Targets {
 		if t.Object.Class == Domain || t.Object.Class == Subscription {
 			m.parents.Add(t.Object, r.Targets[i:])
@@ -157,6 +167,24 @@ func (m *memory) doubt() {
 	m.term++
 }
 
+// learnAccepted takes decisions about messages that may come again.
+func (m *memory) learnAccepted(messages []Message, decisions []Decision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range messages {
+		if messages[i].Again && !messages[i].Probe && decisions[i].Refusal == nil {
+			m.accepted.Add(messages[i].ID, decisions[i].At)
+		}
+	}
+}
+
+// acceptedAt is when a message was accepted that may come again, if that is remembered.
+func (m *memory) acceptedAt(id uuid.UUID) (at time.Time, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.accepted.Get(id)
+}
+
 // learn takes what a transaction has found and written. Its limits are those of its
 // own term, which may have ended meanwhile.
 func (m *memory) learn(l *ledger) {
@@ -168,6 +196,20 @@ func (m *memory) learn(l *ledger) {
 		delete(m.unread, f.ID)
 	}
 	m.seen, m.seenAt = l.clock, l.read
+}
+
+// giveBack takes the states that were written instead of those of versions before. What
+// is remembered of another version is of no use any more, or will not be.
+func (m *memory) giveBack(ids, before []int64, states [][]byte, version int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, id := range ids {
+		if k, ok := m.accounts.Peek(ID(id)); ok && k.version == before[i] {
+			now := *k
+			now.State, now.version = states[i], version
+			m.accounts.Add(ID(id), &now)
+		}
+	}
 }
 
 // now is the database's clock, as far as it is known; zero if it was never read.
@@ -189,6 +231,12 @@ func (m *memory) empty() bool {
 
 // route is what is remembered for a key, nil if there is nothing.
 func (m *memory) route(k routeKey) *route {
+	if k.OnBehalf {
+		if r, ok := m.routes.Get(routeKey{Mailbox: k.Mailbox}); ok && r.Targets[0].Object.Class == Mailbox {
+			return r
+		}
+		return nil
+	}
 	if r, ok := m.routes.Get(k); ok {
 		return r
 	}
@@ -206,7 +254,7 @@ func (m *memory) route(k routeKey) *route {
 func (m *memory) lastRoute(k routeKey) *route {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r := m.route(k); r != nil {
+	if r := m.route(k); r != nil || k.OnBehalf {
 		return r
 	}
 	return m.route(routeKey{Mailbox: k.Mailbox, UID: k.UID})

@@ -15,7 +15,26 @@ import (
 type Message struct {
 	ID      uuid.UUID // version 7; a message that comes twice with one ID is charged once
 	Origin  origin.Origin
-	Mailbox string // login name of SMTP AUTH: the message is the mailbox's, and Origin is not looked at
+	Mailbox string // login name of SMTP AUTH: the message is the mailbox's, and Origin does not matter to whom it is charged
+	// OnBehalf is the address for which the message is sent: of a mailbox, alias or list of
+	// this server that sends on what it got, or the envelope sender that a trusted user's
+	// program gives. Charged is the mailbox of that name, if there is one (none is made), or
+	// else its domain; where the domain is not known, the user, or, with NoUser, the server
+	// alone. It is not looked at where there is a Mailbox.
+	OnBehalf string `json:",omitzero"`
+	NoUser   bool   `json:",omitzero"` // Origin.UID means nothing: no program of this host sends it, nor a user's .forward file
+	// Passes: it is counted, and nothing refuses it, such as a bounce of the mail server.
+	Passes bool `json:",omitzero"`
+	// Again: a message with this ID may have been accepted before, at any time of the last
+	// RepeatDays; then it is accepted, and charged no second time. One that was refused
+	// before is decided anew.
+	Again bool `json:",omitzero"`
+	// Probe: the question is only whether it would be refused. A refusal is recorded as of
+	// any message; otherwise nothing is charged or recorded, and there are no events.
+	Probe bool `json:"-"`
+	// SenderCheck says what becomes of a Sender that is not the message's own: see
+	// Store.ownSender.
+	SenderCheck SenderCheck `json:"-"`
 	// Client is the address of the SMTP client, or of a web client that is proved: for
 	// white lists, and kept nowhere.
 	Client     netip.Addr `json:"-"`
@@ -25,6 +44,21 @@ type Message struct {
 	Details    Details    `json:",omitzero"`
 	Forbidden  string     // not empty: refused whatever the limits, for this reason
 }
+
+// RepeatDays is for how long a message can come again with its ID and be known: longer
+// than mail servers try (maximal_queue_lifetime of Postfix and the retry rules of Exim:
+// 5 days).
+const RepeatDays = 10
+
+// SenderCheck says what becomes of a message whose envelope sender is not its mailbox's
+// or user's own.
+type SenderCheck uint8
+
+const (
+	SenderAny    SenderCheck = iota // nothing: it is not looked at
+	SenderReport                    // it passes, and its row says so as one that was observed
+	SenderRefuse                    // it is refused: 554 5.7.1
+)
 
 // Details are what is kept of a message's own text, for reports and traces: all
 // of it claimed, and kept no longer than details-days.
@@ -45,11 +79,25 @@ func (m *Message) check() error {
 // bounded is the message with its texts as its row has them.
 func (m *Message) bounded() Message {
 	b, o := *m, &m.Origin
-	b.Mailbox, b.Sender, b.Forbidden = text(m.Mailbox), text(m.Sender), text(m.Forbidden)
+	b.Mailbox, b.OnBehalf, b.Sender, b.Forbidden = text(m.Mailbox), text(m.OnBehalf), text(m.Sender), text(m.Forbidden)
 	b.Origin.User = text(o.User)
 	boundFacts(&b.Origin)
 	b.Details = m.Details.bounded()
 	return b
+}
+
+// IDTime is when the id of a message was made; the zero time if it is none, but of
+// another version than 7.
+func IDTime(id uuid.UUID) time.Time {
+	if id.Version() != 7 {
+		return time.Time{}
+	}
+	// Milliseconds since 1970 (RFC 9562 5.7).
+	var ms int64
+	for _, b := range id[:6] {
+		ms = ms<<8 | int64(b)
+	}
+	return time.UnixMilli(ms)
 }
 
 func (m *Message) cost() Cost { return Cost{Messages: 1, Recipients: int64(m.Recipients)} }

@@ -127,29 +127,61 @@ func (q *Queue) journalBatch(o *outage, b *batch) ([]Decision, error) {
 	for i := range b.messages {
 		m, d := &b.messages[i], &decisions[i]
 		r := q.store.lastRoute(m)
-		if b.sent != nil {
-			*d = b.sent[i] // it may stand in the database already
-			if err := q.charge(o, m, d); err != nil {
-				return nil, err
+		was, err := q.acceptedAway(m, entries)
+		switch {
+		case err != nil:
+		case was != nil:
+			*d = *was
+			d.Events = nil
+		case b.sent != nil:
+			if *d = b.sent[i]; !m.Probe {
+				err = q.charge(o, m, d) // it may stand in the database already
 			}
-		} else if err := q.decideAway(o, m, r, d, now); err != nil {
-			return nil, err
+		default:
+			err = q.decideAway(o, m, r, d, now)
+		}
+		if err != nil {
+			return nil, q.giveUp(o, entries, err)
 		}
 		d.Subscription, d.Domain = r.Subscription, r.Domain
+		switch {
+		case was != nil || m.Probe && d.Refusal == nil:
 		// Refusals cost a caller nothing, and must not fill the journal.
-		if d.Refusal == nil || len(entries) < spare {
+		case d.Refusal == nil || len(entries) < spare:
 			entries = append(entries, entry{m.bounded(), *d})
-		} else {
+		default:
 			q.unrecorded.Add(1)
 		}
 	}
-	err := q.journal.append(entries)
-	if err != nil {
-		for i := range b.messages {
-			err = errors.Join(err, q.uncharge(o, &b.messages[i], &decisions[i]))
+	if err := q.journal.append(entries); err != nil {
+		return nil, q.giveUp(o, entries, err)
+	}
+	return decisions, nil
+}
+
+// giveUp uncharges what cannot be kept, for a reason.
+func (q *Queue) giveUp(o *outage, entries []entry, why error) error {
+	for i := range entries {
+		why = errors.Join(why, q.uncharge(o, &entries[i].Message, &entries[i].Decision))
+	}
+	return why
+}
+
+// acceptedAway is the decision by which a message that may come again was accepted,
+// as far as that is known: among the entries to be written, in the journal, or before.
+func (q *Queue) acceptedAway(m *Message, entries []entry) (*Decision, error) {
+	if !m.Again {
+		return nil, nil
+	}
+	for i := range entries {
+		if e := &entries[i]; e.Message.ID == m.ID && e.Decision.Refusal == nil {
+			return &e.Decision, nil
 		}
 	}
-	return decisions, err
+	if at, ok := q.store.memory.acceptedAt(m.ID); ok {
+		return &Decision{At: at}, nil
+	}
+	return q.journal.accepted(m.ID)
 }
 
 func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now time.Time) error {
@@ -157,7 +189,7 @@ func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now tim
 	if err != nil {
 		return err
 	}
-	*d = q.store.memory.lastRules().decide(m, r, accounts, q.store.warn.Load(), now)
+	*d = q.store.memory.lastRules().decide(m, q.store.lastSender(m, r), accounts, q.store.warn.Load(), now)
 	if d.At.After(o.newest) {
 		o.newest = d.At
 	}
@@ -170,7 +202,16 @@ func (q *Queue) decideAway(o *outage, m *Message, r *route, d *Decision, now tim
 func (s *Store) lastRoute(m *Message) *route {
 	k := s.keyOf(m)
 	r := s.memory.lastRoute(k)
+	if r == nil && k.OnBehalf {
+		if above, known := s.memory.above(Object{Domain, domainOf(k.Mailbox)}); known {
+			return &route{Domain: above[0].Object.Name, Subscription: above[1].Object.Name, Mode: above[0].Mode, Targets: above}
+		}
+		k.Mailbox, k.OnBehalf = "", false
+		r = s.memory.lastRoute(k)
+	}
 	switch {
+	case k == serverAlone:
+		return s.memory.lastRules().serverRoute()
 	case r == nil && k.Mailbox != "":
 		above, _ := s.memory.above(Object{Domain, domainOf(k.Mailbox)})
 		mode := cmp.Or(above[0].Mode, s.memory.strangeMode(DefaultPlan))

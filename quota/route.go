@@ -36,19 +36,49 @@ type route struct {
 	Targets              []target // nearest first, the server last
 	Subscription, Domain string
 	Mode                 Mode
-	Exempt               bool   `json:",omitzero"` // in a file of before there were modes: Mode is Off
-	AnyScript            bool   `json:",omitzero"` // the script does not matter: with any other the route is the same
-	user                 string // login name that the database has for the uid
+	Exempt               bool     `json:",omitzero"` // in a file of before there were modes: Mode is Off
+	AnyScript            bool     `json:",omitzero"` // the script does not matter: with any other the route is the same
+	foreign              *Refusal // of one message: why its sender is not its own
+	user                 string   // login name that the database has for the uid
 	term                 int64
 }
 
 // routeKey is all of a message that its route depends on: the mailbox, or else
 // the uid, and site and script as far as they are proved. A virtual host is a site
 // whose programs run as the web server's own user.
+//
+// On behalf of an address, that is the mailbox if there is one, or else in the domain;
+// the rest of the key matters if there is neither. Without a user, the rest is zero.
 type routeKey struct {
 	Mailbox, Site, Script string
 	UID                   uint32
 	VirtualHost           bool `json:",omitzero"`
+	OnBehalf              bool `json:",omitzero"`
+	NoUser                bool `json:",omitzero"`
+}
+
+// serverAlone is the key of what nobody is charged for but the server.
+var serverAlone = routeKey{NoUser: true}
+
+// remembered is the key under which a route that was read for k may be remembered,
+// if it may. A user can have any number of scripts, and each would take the place of
+// somebody else; and so can a domain have addresses without a mailbox.
+func (k routeKey) remembered(r *route) (key routeKey, ok bool) {
+	if k.OnBehalf {
+		switch r.Targets[0].Object.Class {
+		case Mailbox:
+			return routeKey{Mailbox: k.Mailbox}, true
+		case User:
+			k.Mailbox, k.OnBehalf = "", false
+		default:
+			return k, false
+		}
+	}
+	if k.Script != "" {
+		k.Script = ""
+		return k, r.AnyScript
+	}
+	return k, true
 }
 
 // maxAddress is the longest address that there can be, in bytes (RFC 5321,
@@ -62,10 +92,13 @@ const maxAddress = 64 + 1 + 255
 // customer's never sends for somebody else.
 func (s *Store) keyOf(m *Message) routeKey {
 	if m.Mailbox != "" {
-		address := strings.ToLower(m.Mailbox)
-		return routeKey{Mailbox: text(address[:min(len(address), maxAddress)])}
+		return routeKey{Mailbox: lowerAddress(m.Mailbox)}
 	}
-	k := routeKey{UID: m.Origin.UID}
+	k := routeKey{Mailbox: lowerAddress(m.OnBehalf), OnBehalf: m.OnBehalf != "", NoUser: m.NoUser}
+	if m.NoUser {
+		return k
+	}
+	k.UID = m.Origin.UID
 	if m.Origin.Site.Proof >= origin.System {
 		k.Site = strings.ToLower(text(m.Origin.Site.Value)) // as names of domains are
 		switch m.Origin.Kind {
@@ -77,6 +110,11 @@ func (s *Store) keyOf(m *Message) routeKey {
 		k.Script = text(m.Origin.Script.Value)
 	}
 	return k
+}
+
+func lowerAddress(address string) string {
+	address = strings.ToLower(address)
+	return text(address[:min(len(address), maxAddress)])
 }
 
 // userSQL: a message belongs to its system user's subscription, and to that
@@ -159,7 +197,7 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 	}
 	read := map[routeKey]*route{}
 	for i, k := range keys {
-		if routes[i] == nil {
+		if routes[i] == nil && k != serverAlone {
 			read[k] = nil
 		}
 	}
@@ -181,26 +219,16 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 		}
 		o := &messages[i].Origin
 		switch r := routes[i]; {
-		case k.Mailbox != "":
-			if r == nil {
-				unknown.mailboxes[k.Mailbox] = true
-			}
-		case r == nil, r.user != text(o.User) && !nameless(o): // or renamed since
+		case r == nil && k.NoUser:
+			routes[i] = holds.serverRoute()
+		case r == nil && k.Mailbox != "" && !k.OnBehalf:
+			unknown.mailboxes[k.Mailbox] = true
+		case r == nil, r.Targets[0].Object.Class == User && r.user != text(o.User) && !nameless(o): // or renamed since
 			unknown.users[caller{o.UID, o.User}] = true
 		}
 	}
 	if len(unknown.users)+len(unknown.mailboxes) > 0 {
 		return nil, nil, 0, unknown
-	}
-	// A user can have any number of scripts, and each would take the place of
-	// somebody else: remembered is only what holds for all of them.
-	for k, r := range read {
-		if k.Script != "" {
-			delete(read, k)
-			if k.Script = ""; r.AnyScript {
-				read[k] = r
-			}
-		}
 	}
 	s.memory.learnRoutes(read)
 	return routes, holds, term, nil
@@ -211,13 +239,14 @@ func (s *Store) routes(ctx context.Context, hostID int32, messages []Message, fr
 func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]*route, holds *rules) (*rules, error) {
 	var users, boxes []routeKey
 	for k := range read {
-		if k.Mailbox == "" {
-			users = append(users, k)
-		} else {
+		if k.Mailbox != "" {
 			boxes = append(boxes, k)
-			read[k] = &route{Targets: []target{serverTarget}} // unless the domain is known
+		}
+		if k.Mailbox == "" || k.OnBehalf && !k.NoUser {
+			users = append(users, k)
 		}
 	}
+	found := map[routeKey]*route{} // of boxes
 	batch := &pgx.Batch{}
 	if holds == nil {
 		queueRules(batch, func(r *rules) { holds = r })
@@ -237,19 +266,24 @@ func (s *Store) readRoutes(ctx context.Context, hostID int32, read map[routeKey]
 			addresses[i] = k.Mailbox
 		}
 		batch.Queue(mailboxSQL, addresses).Query(func(rows pgx.Rows) error {
-			return scanMailboxes(rows, addresses, func(n int64, r *route) { read[boxes[n-1]] = r })
+			return scanMailboxes(rows, addresses, func(n int64, r *route) { found[boxes[n-1]] = r })
 		})
 	}
 	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("find subscriptions: %w", err)
 	}
 	for _, k := range boxes {
-		if r := read[k]; r != nil && len(r.Targets) == 1 {
-			r.Mode = holds.mode
+		switch r := found[k]; {
+		case r == nil && !k.OnBehalf: // its domain is not known
+			read[k] = holds.serverRoute()
+		case r != nil && (k.OnBehalf || r.Targets[0].Object.Class == Mailbox):
+			read[k] = r
 		}
 	}
 	return holds, nil
 }
+
+func (r *rules) serverRoute() *route { return &route{Targets: []target{serverTarget}, Mode: r.mode} }
 
 func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
 	var n int64
@@ -278,6 +312,8 @@ func scanUsers(rows pgx.Rows, found func(n int64, r *route)) error {
 	return err
 }
 
+// scanMailboxes finds routes that begin with the mailbox or, where there is none, the
+// domain.
 func scanMailboxes(rows pgx.Rows, addresses []string, found func(n int64, r *route)) error {
 	var n int64
 	var mailbox *ID
@@ -286,16 +322,15 @@ func scanMailboxes(rows pgx.Rows, addresses []string, found func(n int64, r *rou
 	var mailboxMode, domainMode, subscriptionMode string
 	into := []any{&n, &mailbox, &domain, &domainName, &subscription, &subscriptionName, &plan, &mailboxMode, &domainMode, &subscriptionMode}
 	_, err := pgx.ForEachRow(rows, into, func() error {
-		if mailbox == nil {
-			found(n, nil)
-			return nil
+		r := &route{Subscription: subscriptionName, Domain: domainName, Mode: modeOf(mailboxMode)}
+		if mailbox != nil {
+			r.Targets = append(r.Targets, target{ID: *mailbox, Plan: plan, Object: Object{Mailbox, addresses[n-1]}, Mode: modeOf(mailboxMode)})
 		}
-		found(n, &route{Subscription: subscriptionName, Domain: domainName, Mode: modeOf(mailboxMode), Targets: []target{
-			{ID: *mailbox, Plan: plan, Object: Object{Mailbox, addresses[n-1]}, Mode: modeOf(mailboxMode)},
-			{ID: domain, Plan: plan, Object: Object{Domain, domainName}, Mode: modeOf(domainMode)},
-			{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}, Mode: modeOf(subscriptionMode)},
-			serverTarget,
-		}})
+		r.Targets = append(r.Targets,
+			target{ID: domain, Plan: plan, Object: Object{Domain, domainName}, Mode: modeOf(domainMode)},
+			target{ID: subscription, Plan: plan, Object: Object{Subscription, subscriptionName}, Mode: modeOf(subscriptionMode)},
+			serverTarget)
+		found(n, r)
 		return nil
 	})
 	return err

@@ -75,7 +75,7 @@ func (c *messageRows) add(m *Message, r *route, d *Decision) {
 	c.at = append(c.at, d.At)
 	c.id = append(c.id, pgtype.UUID{Bytes: m.ID, Valid: true})
 	uid := int64(o.UID)
-	if m.Mailbox != "" {
+	if m.Mailbox != "" || m.NoUser {
 		uid = -1
 	}
 	c.uid = append(c.uid, uid)

@@ -204,14 +204,34 @@ func (r *rules) judge(m *Message, route *route, at time.Time) (mode Mode, blocke
 
 // decide decides about a message, whose accounts are those of its route.
 func (r *rules) decide(m *Message, route *route, accounts []*Account, warn int64, now time.Time) (d Decision) {
-	if m.Forbidden != "" {
-		return Decision{At: now, Refusal: &Refusal{Reason: m.Forbidden}}
+	mode := Off
+	if !m.Passes {
+		if m.Forbidden != "" {
+			return Decision{At: now, Refusal: &Refusal{Reason: m.Forbidden}}
+		}
+		var blocked *Refusal
+		if mode, blocked, _ = r.judge(m, route, now); blocked != nil {
+			return Decision{At: now, Refusal: blocked}
+		}
 	}
-	mode, blocked, _ := r.judge(m, route, now)
-	if blocked != nil {
-		return Decision{At: now, Refusal: blocked}
+	foreign := route.foreign
+	if mode == Off {
+		foreign = nil
 	}
-	d = Decide(accounts, m.cost(), mode, warn, now)
+	if foreign != nil && m.SenderCheck == SenderRefuse && mode == Enforce {
+		return Decision{At: now, Refusal: foreign}
+	}
+	if m.Probe {
+		d, _, _ = judge(accounts, m.cost(), mode, now, nil)
+		if d.Refusal == nil {
+			d.Events = nil
+		}
+	} else {
+		d = Decide(accounts, m.cost(), mode, warn, now)
+	}
+	if foreign != nil && d.Refusal == nil && d.Observed == nil {
+		d.Observed = foreign
+	}
 	for i := range d.Events {
 		d.Events[i].Message = m.ID
 	}

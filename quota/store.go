@@ -25,6 +25,7 @@ type Store struct {
 	firstUserUID uint32
 	hostID       atomic.Int32 // 0: not asked yet
 	memory       *memory
+	senders      *senders
 	remembered   atomic.Int64 // batches decided by memory
 	warn         atomic.Int64 // percent of a limit; 0: no EventWarned
 
@@ -39,7 +40,7 @@ type Store struct {
 // pool must be one of sqlschema.DaemonPool: its settings make PostgreSQL lock rows
 // in the order in which they are named.
 func NewStore(pool *pgxpool.Pool, host string, firstUserUID uint32) *Store {
-	return &Store{pool: pool, host: host, firstUserUID: firstUserUID, memory: newMemory(), versions: newVersions(), nextCaution: firstCaution}
+	return &Store{pool: pool, host: host, firstUserUID: firstUserUID, memory: newMemory(), senders: newSenders(host), versions: newVersions(), nextCaution: firstCaution}
 }
 
 // batch is messages that are decided together, and how far that got.
@@ -140,6 +141,31 @@ func (b *batch) times() (times []time.Time) {
 	return times
 }
 
+// hasRepeats tells whether some messages may have been accepted long ago.
+func (b *batch) hasRepeats() bool {
+	for i := range b.messages {
+		if b.messages[i].Again {
+			return true
+		}
+	}
+	return false
+}
+
+// repeats are the IDs of these, and a time before which none of them was made.
+func (b *batch) repeats() (ids []uuid.UUID, since time.Time) {
+	for i := range b.messages {
+		m := &b.messages[i]
+		if !m.Again {
+			continue
+		}
+		if made := IDTime(m.ID).Add(-24 * time.Hour); len(ids) == 0 || made.Before(since) { // by a clock that may be ahead
+			since = made
+		}
+		ids = append(ids, m.ID)
+	}
+	return ids, since
+}
+
 // oldest is a time before which no row of the batch is, or was written: now is
 // the database's clock, or zero if it was not read yet.
 func (b *batch) oldest(now time.Time) time.Time {
@@ -204,7 +230,10 @@ func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Deci
 	if err != nil {
 		return nil, err
 	}
-	if !fresh && !b.again {
+	if err := s.checkSenders(ctx, b.messages, routes, term, fresh); err != nil {
+		return nil, err
+	}
+	if !fresh && !b.again && !b.hasRepeats() {
 		decisions, err := s.tryRemembered(ctx, b, routes, holds, term, hostID)
 		if !errors.Is(err, errForeign) {
 			return decisions, err
@@ -251,6 +280,7 @@ func (s *Store) try(ctx context.Context, b *batch, fresh bool) (decisions []Deci
 		return nil, err
 	}
 	s.memory.learn(l)
+	s.memory.learnAccepted(b.messages, decisions)
 	return decisions, nil
 }
 
@@ -266,7 +296,7 @@ type ledger struct {
 	folios  []folio // in the order of their ids
 	ids     []int64 // the same, as pgx encodes them without reflection
 	indexOf map[ID]int
-	booked  map[uuid.UUID]Decision // has a row already, of an earlier attempt whose end nobody saw
+	booked  map[uuid.UUID]Decision // has a row already: of an earlier attempt whose end nobody saw, or see Message.Again
 	rows    messageRows            // to be written
 }
 
@@ -330,6 +360,10 @@ const (
   LEFT JOIN limits srv ON srv.owner_id = 6::bigint << 40 AND srv.class = k.id >> 40`
 
 	bookedSQL = `SELECT id, at, decision, refused_limit IS NOT NULL, refused_why FROM messages WHERE id = ANY($1::uuid[]) AND at > $2`
+
+	// acceptedSQL reads the partitions since the oldest ID was made, which are few.
+	acceptedSQL = `SELECT id, at, decision, refused_limit IS NOT NULL, refused_why FROM messages
+ WHERE id = ANY($1::uuid[]) AND at > greatest(now() - $2 * interval '1 day', $3) AND decision <> 2`
 )
 
 // lock opens the transaction. The order of its statements matters: the clock is
@@ -373,6 +407,9 @@ func (s *Store) lock(ctx context.Context, conn *pgxpool.Conn, routes []*route, h
 			ids[i] = b.messages[i].ID
 		}
 		trip.Queue(bookedSQL, ids, b.oldest(s.memory.now())).Query(l.scanBooked)
+	}
+	if ids, since := b.repeats(); ids != nil {
+		trip.Queue(acceptedSQL, ids, RepeatDays, since).Query(l.scanBooked)
 	}
 	if err := conn.SendBatch(ctx, trip).Close(); err != nil {
 		return nil, fmt.Errorf("lock counters: %w", err)
@@ -424,7 +461,9 @@ func (l *ledger) scanBooked(rows pgx.Rows) error {
 	var decision int16
 	var byLimit bool
 	var why *string
-	l.booked = map[uuid.UUID]Decision{}
+	if l.booked == nil {
+		l.booked = map[uuid.UUID]Decision{}
+	}
 	_, err := pgx.ForEachRow(rows, []any{&id, &at, &decision, &byLimit, &why}, func() error {
 		d := Decision{At: at}
 		if why != nil { // which is all that the row has of it
@@ -435,38 +474,48 @@ func (l *ledger) scanBooked(rows pgx.Rows) error {
 				d.Observed = r
 			}
 		}
-		l.booked[id] = d
+		if was, ok := l.booked[id]; !ok || was.Refusal != nil { // of several rows that of the message that was accepted
+			l.booked[id] = d
+		}
 		return nil
 	})
 	return err
 }
 
 // decide goes through the batch in order of arrival. A message that came twice is
-// decided once.
+// decided once; but what was refused may have been accepted later, by the journal or
+// because it came again. Of several refusals in one outage the first leaves a row.
 func (l *ledger) decide(b *batch, routes []*route, warn int64) []Decision {
 	decisions := make([]Decision, len(b.messages))
 	first := make(map[uuid.UUID]int, len(b.messages))
 	for i := range b.messages {
 		m, r, d := &b.messages[i], routes[i], &decisions[i]
-		was, twice := first[m.ID]
-		booked, isBooked := l.booked[m.ID]
+		var decided *Decision
+		if b.decided != nil {
+			decided = b.decided[i]
+		}
+		was, known := l.booked[m.ID]
+		known = known && (was.Refusal == nil || !m.Again || decided != nil)
+		if n, twice := first[m.ID]; twice {
+			was, known = decisions[n], true
+		}
 		switch {
-		case twice:
-			*d = decisions[was]
+		case known && (was.Refusal == nil || decided == nil || decided.Refusal != nil):
+			*d = was
 			d.Events = nil
-			continue
-		case isBooked:
-			*d = booked
-		case b.decided != nil && b.decided[i] != nil:
-			*d = l.book(r, m, b.decided[i])
+		case decided != nil:
+			*d = l.book(r, m, decided)
+			l.rows.add(m, r, d)
 		default:
 			*d = l.decideOne(m, r, warn)
-		}
-		if !isBooked {
-			l.rows.add(m, r, d)
+			if !m.Probe || d.Refusal != nil {
+				l.rows.add(m, r, d)
+			}
 		}
 		d.Subscription, d.Domain = r.Subscription, r.Domain
-		first[m.ID] = i
+		if !m.Probe || d.Refusal != nil {
+			first[m.ID] = i
+		}
 	}
 	return decisions
 }
@@ -478,7 +527,7 @@ func (l *ledger) decideOne(m *Message, r *route, warn int64) Decision {
 		accounts[i].Exempt = t.Exempt // as this route has it
 	}
 	d := l.rules.decide(m, r, accounts, warn, l.now)
-	if d.Refusal == nil {
+	if d.Refusal == nil && !m.Probe {
 		for _, t := range r.Targets {
 			l.of(t.ID).changed = true
 		}

@@ -66,6 +66,32 @@ func (u *Usage) forgive(minute int64, c Cost) {
 	w.minutes, w.quarters = chargeWindows(w.minutes, w.quarters, minute, max(minute, u.newest()), c)
 }
 
+// giveBack forgives a cost that was charged in a minute, as far as it counts still: it
+// may have been forgiven with others.
+func (u *Usage) giveBack(minute int64, c Cost) {
+	w := u.waive()
+	w.minutes = forgiveCounted(w.minutes, u.minutes, minute, c)
+	w.quarters = forgiveCounted(w.quarters, u.quarters, minute/minutesPerQuarter, c)
+}
+
+func forgiveCounted(forgiven, counted []slot, n int64, c Cost) []slot {
+	for _, s := range counted {
+		if s.n == n {
+			c.Messages, c.Recipients = min(c.Messages, s.Messages), min(c.Recipients, s.Recipients)
+			for _, f := range forgiven {
+				if f.n == n {
+					c.Messages, c.Recipients = min(c.Messages, s.Messages-f.Messages), min(c.Recipients, s.Recipients-f.Recipients)
+				}
+			}
+			if c == (Cost{}) {
+				return forgiven
+			}
+			return chargeSlot(forgiven, n, n-1, c)
+		}
+	}
+	return forgiven
+}
+
 // forgiveAll makes nothing count that was charged until now.
 func (u *Usage) forgiveAll() {
 	w := u.waive()

@@ -295,3 +295,81 @@ func TestEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestGiveBackAsModel: used is what was charged and not given back, whatever is given
+// back in what order and however late, and each state can be read again.
+func TestGiveBackAsModel(t *testing.T) {
+	type event struct {
+		minute int64
+		cost   Cost
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		var u Usage
+		var events []event
+		minute := rapid.Int64Range(1e7, 1e7+100).Draw(t, "start")
+		for range 60 {
+			minute += rapid.SampledFrom([]int64{0, 0, 1, 7, 40, 200, 1500}).Draw(t, "step")
+			if len(events) > 0 && rapid.Bool().Draw(t, "give back") {
+				i := rapid.IntRange(0, len(events)-1).Draw(t, "which")
+				u.giveBack(events[i].minute, events[i].cost)
+				events = append(events[:i], events[i+1:]...)
+			} else {
+				e := event{minute, Cost{1, rapid.Int64Range(1, 9).Draw(t, "recipients")}}
+				u.charge(e.minute, e.cost)
+				events = append(events, e)
+			}
+			state, err := u.AppendBinary(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := u.UnmarshalBinary(state); err != nil {
+				t.Fatal(err)
+			}
+			for l := range RecipientsMessage {
+				var want int64
+				for _, e := range events {
+					live := e.minute > minute-minuteSlots
+					if l == MessagesDay || l == RecipientsDay {
+						live = e.minute/minutesPerQuarter > minute/minutesPerQuarter-quarterSlots
+					}
+					if live {
+						want += e.cost.of(l)
+					}
+				}
+				if got := u.used(l, minute); got != want {
+					t.Fatalf("%s: %d used, want %d", l, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestGiveBackNoMore than counts: of a slot that was forgiven nothing is left.
+func TestGiveBackNoMore(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		forgive   bool
+		minute    int64
+		back      Cost
+		wantHour  int64
+		wantDay   int64
+		wantEmpty bool
+	}{
+		{"all", false, 1000, Cost{1, 5}, 0, 0, false},
+		{"more than was counted", false, 1000, Cost{9, 50}, 0, 0, false},
+		{"some", false, 1000, Cost{1, 2}, 3, 3, false},
+		{"a minute without mail", false, 1001, Cost{1, 2}, 5, 3, false},
+		{"long ago", false, 10, Cost{1, 5}, 5, 5, true},
+		{"what was forgiven", true, 1000, Cost{1, 5}, 0, 0, false},
+	} {
+		var u Usage
+		u.charge(1000, Cost{1, 5})
+		if c.forgive {
+			u.forgiveAll()
+		}
+		u.giveBack(c.minute, c.back)
+		if hour, day := u.used(RecipientsHour, 1000), u.used(RecipientsDay, 1000); hour != c.wantHour || day != c.wantDay || u.waiver.isEmpty() != c.wantEmpty {
+			t.Errorf("%s: %d of the hour and %d of the day used, %+v", c.name, hour, day, u.waiver)
+		}
+	}
+}

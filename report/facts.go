@@ -9,7 +9,7 @@ import (
 
 // Kinds are those of programs that send mail, as messages have them.
 var Kinds = kinds(origin.PHPFPM, origin.ModPHP, origin.PHPCGI, origin.PHPCLI, origin.CGI, origin.Cron, origin.Anacron, origin.At,
-	origin.Systemd, origin.Shell, origin.Pipe, origin.Program, origin.SMTP, origin.Unknown)
+	origin.Systemd, origin.Shell, origin.Pipe, origin.Program, origin.SMTP, origin.Forward, origin.Relay, origin.Bounce, origin.Unknown)
 
 func kinds(list ...origin.Kind) (words []string) {
 	for _, kind := range list {
@@ -44,6 +44,8 @@ func (m *Message) fact(name string) **string {
 		return &m.Login
 	case "container":
 		return &m.Container
+	case "via":
+		return &m.Via
 	}
 	return nil
 }

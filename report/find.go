@@ -9,32 +9,26 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"sendmail-wrapper/quota"
 )
 
-// IDTime is when the id of a message was made; the zero time if it is none, but of
-// another version than 7.
-func IDTime(id uuid.UUID) time.Time {
-	if id.Version() != 7 {
-		return time.Time{}
-	}
-	// Milliseconds since 1970 (RFC 9562 5.7).
-	var ms int64
-	for _, b := range id[:6] {
-		ms = ms<<8 | int64(b)
-	}
-	return time.UnixMilli(ms)
-}
-
-// Find returns the message with an id; nil if there is none. It looks at the day
-// at which the id was made, and the days before and after: rows have the time of
-// the database's clock, ids that of the host's.
+// Find returns the message with an id; nil if there is none. Of one that was tried
+// several times it is the last try. It looks at the days on which there can be one,
+// from that before the id was made, since rows have the time of the database's clock
+// and ids that of the host's.
 func Find(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID) (*Message, error) {
-	at := IDTime(id)
-	if at.IsZero() {
+	made := quota.IDTime(id)
+	if made.IsZero() {
 		return nil, nil
 	}
-	around := Filter{Since: at.Add(-24 * time.Hour), Until: at.Add(24 * time.Hour)}
-	list, err := byKeys(ctx, pool, &around, []key{{id: id}})
+	span := Filter{Since: made.Add(-24 * time.Hour), Until: made.AddDate(0, 0, quota.RepeatDays).Add(24 * time.Hour)}
+	keys, err := readKeys(ctx, pool, `SELECT at, id FROM messages WHERE at >= $1 AND at < $2 AND id = $3 ORDER BY at DESC LIMIT 1`,
+		[]any{span.Since, span.Until, id})
+	if err != nil {
+		return nil, err
+	}
+	list, err := byKeys(ctx, pool, &span, keys)
 	if len(list) == 0 {
 		return nil, err
 	}

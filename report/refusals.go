@@ -189,10 +189,12 @@ func WhyMessage(ctx context.Context, pool *pgxpool.Pool, store *quota.Store, id 
 	if m.RefusedWhy != nil {
 		what = ": " + *m.RefusedWhy
 	}
-	switch m.Decision {
-	case "refused":
+	switch {
+	case m.Decision == "refused":
 		s.Verdict = "was refused" + what
-	case "observed":
+	case m.Decision == "observed" && m.RefusedBy != nil && m.RefusedWhy != nil && *m.RefusedBy == *m.RefusedWhy: // no limit: sender-check
+		s.Verdict = "was let through, and reported" + what
+	case m.Decision == "observed":
 		s.Verdict = "was let through by mode observe; enforced, it would have been refused" + what
 	default:
 		s.Verdict = "was let through"

@@ -86,6 +86,7 @@ type Message struct {
 	Decision     string            `json:"decision"`    // accepted, refused; observed: accepted by mode observe, else refused
 	RefusedBy    *string           `json:"refused_by"`  // "subscription:alice messages/hour", or the reason where no limit refused it
 	RefusedWhy   *string           `json:"refused_why"` // the line that the caller was given
+	GivenBack    *Time             `json:"given_back"`  // when its charge was, as the mail server refused it after all
 	Include      *string           `json:"include"`
 	DocumentRoot *string           `json:"document_root"`
 	Method       *string           `json:"method"`
@@ -94,6 +95,7 @@ type Message struct {
 	Unit         *string           `json:"unit"`
 	Login        *string           `json:"login"`
 	Container    *string           `json:"container"`
+	Via          *string           `json:"via"`
 	Chain        []origin.Process  `json:"chain"`      // the caller first; empty where it is not known
 	MessageID    *string           `json:"message_id"` // null, as the next two, where it is not kept
 	Subject      *string           `json:"subject"`    // decoded (RFC 2047), as far as its charset is known
@@ -206,11 +208,12 @@ func Messages(ctx context.Context, pool *pgxpool.Pool, f Filter, limit int, each
 
 func allOfDay(ctx context.Context, pool *pgxpool.Pool, day *Filter) ([]key, error) {
 	conditions, args := day.where()
-	sql := fmt.Sprintf(`SELECT m.at, m.id FROM messages m WHERE %s AND m.id > $%d ORDER BY m.id LIMIT %d`, conditions, len(args)+1, keysSize)
+	sql := fmt.Sprintf(`SELECT m.at, m.id FROM messages m WHERE %s AND (m.id, m.at) > ($%d, $%d) ORDER BY m.id, m.at LIMIT %d`,
+		conditions, len(args)+1, len(args)+2, keysSize)
 	var pages [][]key
-	last := uuid.Nil
+	var last key
 	for {
-		page, err := readKeys(ctx, pool, sql, append(slices.Clip(args), last))
+		page, err := readKeys(ctx, pool, sql, append(slices.Clip(args), last.id, time.UnixMicro(last.at)))
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +221,7 @@ func allOfDay(ctx context.Context, pool *pgxpool.Pool, day *Filter) ([]key, erro
 		if len(page) < keysSize {
 			break
 		}
-		last = page[len(page)-1].id
+		last = page[len(page)-1]
 	}
 	keys := slices.Concat(pages...)
 	slices.SortFunc(keys, func(a, b key) int {
@@ -276,13 +279,15 @@ func readKeys(ctx context.Context, pool *pgxpool.Pool, sql string, args []any) (
 }
 
 // pageSQL has each row looked up by key, whatever the planner thinks of it: for
-// id = ANY it may read the whole partition, for each page. $2 and $3 leave out
-// those of other days. Details have the id and the time of their message.
+// id = ANY it may read the whole partition, for each page. $3 and $4 leave out
+// those of other days. Details have the id and the time of their message, and so has
+// what was given back.
 const pageSQL = `SELECT m.id, m.at, m.uid, m.kind, m.script, m.crontab, m.site, m.sender, m.recipients, m.size, m.decision, m.refused_limit, m.refused_why,
        m.kind_proof, m.script_proof, m.crontab_proof, m.site_proof, m.host_id, m.user_id, m.subscription_id, m.domain_id, m.mailbox_id, m.refused_object,
-       m.facts, d.message_id, d.subject, d.recipients
-  FROM unnest($1::uuid[]) WITH ORDINALITY k (id, n), LATERAL (SELECT * FROM messages WHERE id = k.id AND at >= $2 AND at < $3 LIMIT 1) m
-  LEFT JOIN LATERAL (SELECT * FROM details WHERE id = k.id AND at >= $2 AND at < $3 LIMIT 1) d ON true
+       m.facts, d.message_id, d.subject, d.recipients, (SELECT returned_at FROM returned WHERE id = k.id AND at = k.at)
+  FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY k (id, at, n),
+       LATERAL (SELECT * FROM messages WHERE id = k.id AND at = k.at AND at >= $3 AND at < $4 LIMIT 1) m
+  LEFT JOIN LATERAL (SELECT * FROM details WHERE id = k.id AND at = k.at AND at >= $3 AND at < $4 LIMIT 1) d ON true
  ORDER BY k.n`
 
 // stored is a message whose objects have no names yet.
@@ -296,13 +301,13 @@ type stored struct {
 
 // read calls each with the messages of some keys of a day.
 func (n names) read(ctx context.Context, pool *pgxpool.Pool, day *Filter, keys []key, each func(*Message) error) error {
-	ids := make([]pgtype.UUID, 0, pageSize)
+	ids, times := make([]pgtype.UUID, 0, pageSize), make([]time.Time, 0, pageSize)
 	for some := range slices.Chunk(keys, pageSize) {
-		ids = ids[:0]
+		ids, times = ids[:0], times[:0]
 		for _, k := range some {
-			ids = append(ids, pgtype.UUID{Bytes: k.id, Valid: true})
+			ids, times = append(ids, pgtype.UUID{Bytes: k.id, Valid: true}), append(times, time.UnixMicro(k.at))
 		}
-		rows, err := pool.Query(ctx, pageSQL, ids, day.Since, day.Until)
+		rows, err := pool.Query(ctx, pageSQL, ids, times, day.Since, day.Until)
 		if err != nil {
 			return fmt.Errorf("read messages: %w", err)
 		}
@@ -330,12 +335,14 @@ func scanStored(row pgx.CollectableRow) (s stored, err error) {
 	var decision int16
 	var proofs [4]*int16
 	var facts []byte
+	var givenBack *time.Time
 	err = row.Scan(&s.ID, &at, &s.UID, &s.Kind, &s.Script, &s.Crontab, &s.Site, &s.Sender, &s.Recipients, &s.Size, &decision, &s.limit, &s.RefusedWhy,
 		&proofs[0], &proofs[1], &proofs[2], &proofs[3], &s.host, &s.user, &s.subscription, &s.domain, &s.mailbox, &s.refuser,
-		&facts, &s.MessageID, &s.Subject, &s.To)
+		&facts, &s.MessageID, &s.Subject, &s.To, &givenBack)
 	if err != nil {
 		return s, err
 	}
+	s.GivenBack = (*Time)(givenBack)
 	s.Time, s.Decision = Time(at), decisions[decision]
 	s.Proof = map[string]string{}
 	if s.UID != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sendmail-wrapper/origin"
+	"sendmail-wrapper/quota"
 	"sendmail-wrapper/report"
 	"sendmail-wrapper/tests/testpg"
 )
@@ -238,21 +239,20 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id, far, none := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+	id, far, early, none := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
 	noon := today().Add(12 * time.Hour)
 	for i := range 6 { // the time of a version 7
 		shift := uint(40 - 8*i)
 		id[i], far[i], none[i] = byte(noon.UnixMilli()>>shift), byte(noon.AddDate(0, 0, 3).UnixMilli()>>shift), byte(noon.UnixMilli()>>shift)
+		early[i] = byte(noon.AddDate(0, 0, -quota.RepeatDays-2).UnixMilli() >> shift)
 	}
 	insert(id, noon.Add(time.Minute))
 	insert(far, noon)
-	if !report.IDTime(id).Equal(noon) || !report.IDTime(uuid.New()).IsZero() {
-		t.Errorf("time of an id: %s", report.IDTime(id))
-	}
+	insert(early, noon)
 	for _, c := range []struct {
 		id   uuid.UUID
 		want bool
-	}{{id, true}, {far, false}, {none, false}, {uuid.New(), false}} {
+	}{{id, true}, {far, false}, {early, false}, {none, false}, {uuid.New(), false}} {
 		m, err := report.Find(t.Context(), pool, c.id)
 		if err != nil || (m != nil) != c.want || m != nil && (m.ID != c.id || *m.UID != 4242 || m.Host != "host1" || m.Chain == nil || m.Subject != nil) {
 			t.Errorf("%s: %+v, %v", c.id, m, err)
@@ -295,7 +295,7 @@ func TestFacts(t *testing.T) {
 	pool := twoDays(t)
 	keepDetails(t, pool)
 	if _, err := pool.Exec(t.Context(), `UPDATE messages SET facts = (SELECT jsonb_object_agg(name, jsonb_build_array('the ' || name, 'system'))
-  FROM unnest('{include,document_root,method,uri,client,unit,login,container}'::text[]) name) WHERE uid = 2`); err != nil {
+  FROM unnest('{include,document_root,method,uri,client,unit,login,container,via}'::text[]) name) WHERE uid = 2`); err != nil {
 		t.Fatal(err)
 	}
 	o := origin.Origin{}
@@ -320,6 +320,52 @@ func TestFacts(t *testing.T) {
 	})
 	if err != nil || seen != perSecond {
 		t.Errorf("%d, %v", seen, err)
+	}
+}
+
+// TestTriedSeveralTimes: of one id there can be many rows, also more than a page; each
+// is read once, and the last one found.
+func TestTriedSeveralTimes(t *testing.T) {
+	pool := twoDays(t)
+	id := uuid.Must(uuid.NewV7())
+	made := today().AddDate(0, 0, -quota.RepeatDays)
+	for i := range 6 { // the time of a version 7
+		id[i] = byte(made.UnixMilli() >> (40 - 8*i))
+	}
+	for _, sql := range []string{
+		`INSERT INTO messages (at, id, size, host_id, recipients, decision, refused_why, sender, kind)
+		 SELECT $2::timestamptz + n * interval '1 second', $1, 1, 1, 1, 2, 'full', '', 'forward' FROM generate_series(1, 11000) n`,
+		`INSERT INTO messages (at, id, size, host_id, recipients, decision, sender, kind) VALUES ($2::timestamptz + interval '4 hours', $1, 1, 1, 1, 1, '', 'forward')`,
+		`INSERT INTO details (at, id, subject) VALUES ($2::timestamptz + interval '4 hours', $1, 'the last')`,
+		`INSERT INTO returned (at, id, returned_at) VALUES ($2::timestamptz + interval '4 hours', $1, $2::timestamptz + interval '5 hours')`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql, id, today()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last time.Time
+	rows, subjects, givenBack := 0, 0, 0
+	err := report.Messages(t.Context(), pool, report.Filter{Kind: "forward"}, 0, func(m *report.Message) error {
+		if at := time.Time(m.Time); !at.After(last) {
+			t.Errorf("%s after %s", at, last)
+		} else {
+			last = at
+		}
+		rows++
+		if m.Subject != nil {
+			subjects++
+		}
+		if m.GivenBack != nil {
+			givenBack++
+		}
+		return nil
+	})
+	if err != nil || rows != 11001 || subjects != 1 || givenBack != 1 {
+		t.Errorf("%d rows, %d with a subject, %d given back, %v", rows, subjects, givenBack, err)
+	}
+	m, err := report.Find(t.Context(), pool, id)
+	if err != nil || m == nil || m.Decision != "accepted" || *m.Subject != "the last" || !time.Time(*m.GivenBack).Equal(today().Add(5*time.Hour)) {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 

@@ -22,6 +22,7 @@ type Standing struct {
 	Limits     map[string]Standard `json:"limits"`    // by quota.Limit.String(); empty for a plan
 	Exceptions []Exception         `json:"exceptions"`
 	Grants     *quota.Grant        `json:"grants"`
+	Senders    []Sender            `json:"senders"`  // that it may use besides its own
 	Above      []Above             `json:"above"`    // nearest first
 	Refusals   []Refused           `json:"refusals"` // newest first, also those of mode observe
 }
@@ -135,9 +136,13 @@ func standing(ctx context.Context, pool *pgxpool.Pool, store *quota.Store, chain
 	if err != nil {
 		return nil, err
 	}
+	senders, err := sendersOf(ctx, pool, chain)
+	if err != nil {
+		return nil, err
+	}
 	own := usage[chain[0].object.String()]
 	s := &Standing{Object: chain[0].object.String(), Mode: own.Mode, ModeFrom: named[own.ModeFrom], Limits: standards(own, chain[0].id.Class(), named),
-		Exceptions: held[chain[0].id], Grants: own.Grants, Above: []Above{}, Refusals: []Refused{}}
+		Exceptions: held[chain[0].id], Grants: own.Grants, Senders: senders, Above: []Above{}, Refusals: []Refused{}}
 	if chain[0].id.Class() == quota.Plan {
 		if s.Mode, s.ModeFrom, err = planMode(ctx, pool, chain[0]); err != nil {
 			return nil, err

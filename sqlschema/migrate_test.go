@@ -46,7 +46,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	if made != 1 {
 		t.Errorf("%d made the schema, want 1", made)
 	}
-	want := []string{"1 create_schema", "2 add_epoch", "3 ease_retention", "4 add_usage_version", "5 add_facts_and_details", "6 add_control"}
+	want := []string{"1 create_schema", "2 add_epoch", "3 ease_retention", "4 add_usage_version", "5 add_facts_and_details", "6 add_control", "7 add_smtp"}
 	if diff := cmp.Diff(want, names(t, connect(t, database), `SELECT version || ' ' || name FROM schema_version ORDER BY version`)); diff != "" {
 		t.Errorf("schema_version (-want +got):\n%s", diff)
 	}

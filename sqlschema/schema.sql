@@ -177,6 +177,22 @@ COMMENT ON COLUMN exception.script IS 'path, or of all below a directory, which 
 COMMENT ON COLUMN exception.crontab IS 'text in the line, as messages.crontab has it; to be in a white list it must be proved';
 COMMENT ON COLUMN exception.actor IS 'as audit.actor';
 
+CREATE TABLE sender (
+  id        bigint      GENERATED ALWAYS AS IDENTITY,
+  object_id bigint      NOT NULL,
+  made_at   timestamptz NOT NULL DEFAULT now(),
+  address   text        NOT NULL,
+  CONSTRAINT sender_pkey PRIMARY KEY (id),
+  CONSTRAINT sender_object_address_key UNIQUE (object_id, address),
+  CONSTRAINT sender_object_class CHECK (object_id >> 40 IN (1, 2, 3, 4)),
+  CONSTRAINT sender_address_is_lower CHECK (address = lower(address)),
+  CONSTRAINT sender_address_has_at CHECK (address LIKE '%@%')
+);
+COMMENT ON TABLE  sender IS 'envelope senders that an object may use besides its own; sender-check goes by them';
+COMMENT ON COLUMN sender.object_id IS 'mailbox, or system user, domain or subscription and all that belongs to it';
+COMMENT ON COLUMN sender.made_at IS 'allowed since then';
+COMMENT ON COLUMN sender.address IS 'an address, or @ and a domain for all addresses in it';
+
 -- What the daemons keep in memory of plans, subscriptions, domains, mailboxes,
 -- system users and limits is good as long as the epoch is the same. They read it
 -- with the locks of each decision, so a change holds from the next message on,
@@ -206,6 +222,7 @@ CREATE TRIGGER mailbox_epoch      AFTER UPDATE OR DELETE OR TRUNCATE           O
 CREATE TRIGGER system_user_epoch  AFTER UPDATE OR DELETE OR TRUNCATE           ON system_user  EXECUTE FUNCTION next_epoch();
 CREATE TRIGGER limits_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON limits       EXECUTE FUNCTION next_epoch();
 CREATE TRIGGER exception_epoch    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON exception    EXECUTE FUNCTION next_epoch();
+CREATE TRIGGER sender_epoch       AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sender       EXECUTE FUNCTION next_epoch();
 CREATE TRIGGER server_epoch       AFTER UPDATE OR DELETE OR TRUNCATE           ON server       EXECUTE FUNCTION next_epoch();
 
 -- Nearly all updates are of one row in its own page (HOT): what was before is
@@ -256,11 +273,11 @@ CREATE TABLE messages (
 CREATE INDEX messages_at_idx ON messages USING brin (at) WITH (pages_per_range = 16, autosummarize = on);
 COMMENT ON TABLE  messages IS 'one row a message asked for, accepted or refused; a partition a day (UTC)';
 COMMENT ON COLUMN messages.at IS 'when it was decided, by the database''s clock; never before the newest slot it was counted in';
-COMMENT ON COLUMN messages.id IS 'version 7, made by the daemon that was asked';
-COMMENT ON COLUMN messages.uid IS 'of the caller, from the kernel';
+COMMENT ON COLUMN messages.id IS 'version 7, made by the daemon that was asked; the same at each try of a message that is sent on, of which only one is accepted';
+COMMENT ON COLUMN messages.uid IS 'of the caller, from the kernel; NULL where no program of this host sent it';
 COMMENT ON COLUMN messages.size IS 'bytes on the caller''s standard input';
 COMMENT ON COLUMN messages.recipients IS 'envelope recipients, as many as the MTA would take';
-COMMENT ON COLUMN messages.decision IS '1 accepted (charged), 2 refused (not charged), 3 accepted (charged) by mode observe, where it would have been refused';
+COMMENT ON COLUMN messages.decision IS '1 accepted (charged), 2 refused (not charged), 3 accepted (charged) by mode observe, or by sender-check = report, where it would have been refused';
 COMMENT ON COLUMN messages.refused_object IS 'object whose limit refused it, or that is blocked';
 COMMENT ON COLUMN messages.refused_limit IS '0 messages/hour, 1 messages/day, 2 recipients/hour, 3 recipients/day, 4 recipients/message; NULL where no limit refused it';
 COMMENT ON COLUMN messages.refused_why IS 'the line that the caller was given, or would have been';
@@ -285,6 +302,17 @@ COMMENT ON COLUMN details.at IS 'the same as in messages, as is id';
 COMMENT ON COLUMN details.message_id IS 'of the header, with its angle brackets';
 COMMENT ON COLUMN details.subject IS 'of the header, as it stands there';
 COMMENT ON COLUMN details.recipients IS 'the first twenty addresses of the envelope';
+
+CREATE TABLE returned (
+  at          timestamptz NOT NULL,
+  id          uuid        NOT NULL,
+  returned_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT returned_pkey PRIMARY KEY (id, at)
+);
+CREATE INDEX returned_at_idx ON returned (at);
+COMMENT ON TABLE  returned IS 'accepted messages that the mail server itself refused afterwards: their charge was given back, as far as it still counted';
+COMMENT ON COLUMN returned.at IS 'the same as in messages, as is id';
+COMMENT ON COLUMN returned.returned_at IS 'when the charge was given back';
 
 CREATE TABLE audit (
   id     bigint      GENERATED ALWAYS AS IDENTITY,
@@ -576,7 +604,8 @@ REVOKE ALL ON FUNCTION make_partitions, drop_partitions, drop_details, next_epoc
 GRANT EXECUTE ON FUNCTION make_partitions, drop_partitions, drop_details TO mailquotad;
 GRANT USAGE ON SEQUENCE object_number TO mailquotad;
 GRANT SELECT, INSERT, UPDATE, DELETE ON plan, subscription, domain, mailbox, system_user, limits, usage,
-  exception, event, notice, hourly, daily, hourly_object, daily_object, summed TO mailquotad;
+  exception, sender, event, notice, hourly, daily, hourly_object, daily_object, summed TO mailquotad;
+GRANT SELECT, INSERT, DELETE ON returned TO mailquotad;
 GRANT SELECT, INSERT ON host, messages, details, audit TO mailquotad;
 GRANT SELECT ON server, schema_version, epoch TO mailquotad;
 GRANT UPDATE (last_seen) ON host TO mailquotad;

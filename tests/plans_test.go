@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 const objects = 5000
 
 // large are the tables that grow with the customers or with the mail.
-var large = regexp.MustCompile(`Seq Scan on (usage|limits|subscription|domain|mailbox|system_user|(?:messages|details)_[0-9]{8})\b`)
+var large = regexp.MustCompile(`Seq Scan on (usage|returned|limits|subscription|domain|mailbox|system_user|sender|(?:messages|details)_[0-9]{8})\b`)
 
 // partition is a day of messages or details, read in whatever way.
 var partition = regexp.MustCompile(`Scan (?:using \w+ )?on ((?:messages|details)_[0-9]{8})\b`)
@@ -94,6 +94,7 @@ func fill(t *testing.T, database string) {
 		`INSERT INTO system_user (subscription_id, uid, host_id, name) SELECT id, 100000 + substr(name, 2)::bigint, 1, name FROM subscription`,
 		`INSERT INTO limits (owner_id, class, messages_hour) SELECT id, 4, 1000 FROM subscription UNION ALL SELECT id, 3, 1000 FROM domain
 			UNION ALL SELECT id, 2, 1000 FROM mailbox UNION ALL SELECT id, 1, 1000 FROM system_user`,
+		`INSERT INTO sender (object_id, address) SELECT id, a || '@out.example' FROM mailbox, unnest('{sales,news}'::text[]) a`,
 		`INSERT INTO usage (id) SELECT owner_id FROM limits UNION ALL SELECT id FROM server`,
 		// Each day some fifty customers send.
 		`INSERT INTO messages (at, id, uid, size, user_id, domain_id, subscription_id, host_id, recipients, decision, refused_object, refused_limit, refused_why, sender, kind, script)
@@ -102,7 +103,8 @@ func fill(t *testing.T, database string) {
 		   FROM generate_series(date_trunc('day', now(), 'UTC') - interval '2 days', now(), interval '1 day') day, generate_series(1, 4000) n
 		   JOIN system_user u ON u.name = 'c' || n % 50 + 1 JOIN domain d ON d.subscription_id = u.subscription_id`,
 		`INSERT INTO details SELECT at, id, '<' || id || '@x>', 'hello', '{a@example.net}' FROM messages`,
-		`ANALYZE details, subscription, domain, mailbox, system_user, limits, usage, messages, plan, host`,
+		`INSERT INTO returned (at, id) SELECT at, id FROM messages WHERE decision = 1`,
+		`ANALYZE details, returned, subscription, domain, mailbox, system_user, limits, usage, messages, plan, host, sender`,
 		`ALTER DATABASE ` + name + ` SET session_preload_libraries = 'auto_explain'`,
 		`ALTER DATABASE ` + name + ` SET auto_explain.log_min_duration = 0`,
 		`ALTER DATABASE ` + name + ` SET auto_explain.log_level = 'notice'`,
@@ -172,6 +174,31 @@ func TestPlans(t *testing.T) {
 		{"decide by virtual host", func(ctx context.Context) error {
 			return nothing(daemon.Decide(ctx, []quota.Message{virtualHost("c4.example"), virtualHost("c5.example"), virtualHost("none.example")}))
 		}, nil, ""},
+		{"decide, whose the senders are", func(ctx context.Context) error {
+			return nothing(daemon.Decide(ctx, []quota.Message{from(scripted("c1", 100001), "x@c1.example"), from(scripted("c2", 100002), "x@c1.example"),
+				from(mailbox("info@c3.example"), "sales@out.example"), from(mailbox("info@c3.example"), "x@c3.example")}))
+		}, nil, ""},
+		{"decide on behalf of addresses, and of no user", func(ctx context.Context) error {
+			return nothing(daemon.Decide(ctx, []quota.Message{onBehalf("info@c6.example"), onBehalf("all@c6.example"), onBehalf("x@none.example"), onBehalf("")}))
+		}, nil, ""},
+		{"decide what may have been accepted before", func(ctx context.Context) error {
+			m := onBehalf("info@c6.example")
+			m.Again = true
+			return errors.Join(nothing(daemon.Decide(ctx, []quota.Message{m})), nothing(daemon.Decide(ctx, []quota.Message{m})))
+		}, lastDays, ""},
+		{"decide what may have been accepted days before", func(ctx context.Context) error {
+			m := onBehalf("info@c6.example")
+			m.Again, m.ID[1] = true, m.ID[1]-1 // an ID of 50 days ago
+			return nothing(daemon.Decide(ctx, []quota.Message{m}))
+		}, nil, ""},
+		{"give back", func(ctx context.Context) error {
+			m := onBehalf("info@c6.example")
+			decisions, err := daemon.Decide(ctx, []quota.Message{m})
+			if err != nil {
+				return err
+			}
+			return errors.Join(daemon.GiveBack(ctx, m.ID, decisions[0].At), daemon.GiveBack(ctx, m.ID, decisions[0].At))
+		}, nil, ""},
 		{"heartbeat", daemon.Heartbeat, nil, ""},
 		{"refresh after a change", func(ctx context.Context) error {
 			if _, err := mailctl.SetLimit(ctx, of("server"), quota.Server, quota.MessagesDay, &number); err != nil {
@@ -229,6 +256,7 @@ func TestPlans(t *testing.T) {
 			for _, err := range []error{
 				nothing(mailctl.Subscriptions(ctx, "c7")), nothing(mailctl.Domains(ctx, "c7.example")), nothing(mailctl.Mailboxes(ctx, "info@c7.example")),
 				nothing(mailctl.Users(ctx, "c7")), nothing(mailctl.Users(ctx, "c7@host1")), nothing(mailctl.Limits(ctx, &object)),
+				nothing(mailctl.Senders(ctx, &object)), nothing(mailctl.AddSender(ctx, object, "@c7.net")), mailctl.RemoveSender(ctx, object, "@c7.net"),
 			} {
 				if err != nil {
 					return err
@@ -347,6 +375,12 @@ func scripted(name string, uid uint32) quota.Message {
 		Origin: origin.Origin{UID: uid, User: name, Kind: origin.Shell, KindProof: origin.Claimed, Script: origin.Fact{Value: "/srv/" + name + "/x.php", Proof: origin.System}}}
 }
 
+// from has the sender of a message looked at.
+func from(m quota.Message, sender string) quota.Message {
+	m.Sender, m.SenderCheck = sender, quota.SenderRefuse
+	return m
+}
+
 // virtualHost is a message of mod_php, with all that is kept of one.
 func virtualHost(site string) quota.Message {
 	m := scripted("www-data", 33)
@@ -354,6 +388,11 @@ func virtualHost(site string) quota.Message {
 	m.Origin.URI, m.Origin.Chain = origin.Fact{Value: "/x", Proof: origin.System}, []origin.Process{{PID: 1, Program: "/usr/bin/sh"}}
 	m.Details = quota.Details{MessageID: "<1@x>", Subject: "s", To: []string{"a@x"}}
 	return m
+}
+
+// onBehalf is a message that is sent on.
+func onBehalf(address string) quota.Message {
+	return quota.Message{ID: uuid.Must(uuid.NewV7()), Recipients: 1, Size: 100, OnBehalf: address, NoUser: true, Origin: origin.Origin{Kind: origin.Forward}}
 }
 
 func mailbox(address string) quota.Message {

@@ -160,7 +160,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.AddCommand(a.limit(), a.usage(), a.commandWhy(), a.check(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
 	root.AddCommand(a.importCommand(), a.exportCommand(), a.suggestLimits())
-	root.AddCommand(a.mode(), a.exception(), a.block(), a.whitelist(), a.audit())
+	root.AddCommand(a.mode(), a.exception(), a.block(), a.whitelist(), a.sender(), a.audit())
 	root.SetFlagErrorFunc(wrongFlag)
 	offerNames(root)
 	return root

@@ -24,8 +24,8 @@ const maxCount = 100_000
 
 // tried is the message that mailctl check is about.
 type tried struct {
-	user, script, site, mailbox, client string
-	recipients, count                   int
+	user, script, site, mailbox, client, sender string
+	recipients, count                           int
 }
 
 func (a *app) check() *cobra.Command {
@@ -33,10 +33,12 @@ func (a *app) check() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check (--user NAME | --mailbox ADDRESS)", Short: "what would become of a message, without sending it",
 		Long: "check says whether a message would pass now, and if not, the line that its sender would get; whom it would be charged to, by\n" +
-			"which mode, and which exceptions matter. Nothing is sent, counted or recorded. Script and site are taken for proved.\n" +
+			"which mode, and which exceptions matter; of --sender, whether it is its own. Nothing is sent, counted or recorded. Script and\n" +
+			"site are taken for proved.\n" +
 			"Exit status: 0 it passes, 1 it would be refused.",
 		Example: "  mailctl check --user alice\n  mailctl check --user alice --script /home/alice/www/form.php --recipients 50\n" +
-			"  mailctl check --user alice --count 200\n  mailctl check --mailbox info@shop.example --client 192.0.2.7",
+			"  mailctl check --user alice --count 200\n  mailctl check --mailbox info@shop.example --client 192.0.2.7\n" +
+			"  mailctl check --mailbox info@shop.example --sender sales@shop.example",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.runCheck(c.Context(), &t) },
 	}
@@ -46,6 +48,7 @@ func (a *app) check() *cobra.Command {
 	f.StringVar(&t.site, "site", "", "sent for this FPM pool or virtual host, by `name`")
 	f.StringVar(&t.mailbox, "mailbox", "", "sent with SMTP AUTH as this `address`")
 	f.StringVar(&t.client, "client", "", "from the client with this `address`")
+	f.StringVar(&t.sender, "sender", "", "with this envelope sender, an `address`")
 	f.IntVar(&t.recipients, "recipients", 1, "to this `number` of recipients")
 	f.IntVar(&t.count, "count", 1, "this `number` of such messages, one after the other")
 	c.MarkFlagsMutuallyExclusive("user", "mailbox")
@@ -66,7 +69,7 @@ func (a *app) runCheck(ctx context.Context, t *tried) error {
 	case t.user+t.mailbox == "":
 		return &failure{exUsage, "the name of a user or mailbox is empty", "mailctl check --help"}
 	}
-	m := quota.Message{ID: uuid.Must(uuid.NewV7()), Mailbox: t.mailbox, Recipients: t.recipients}
+	m := quota.Message{ID: uuid.Must(uuid.NewV7()), Mailbox: t.mailbox, Sender: t.sender, Recipients: t.recipients}
 	if t.client != "" {
 		var err error
 		if m.Client, err = netip.ParseAddr(t.client); err != nil {
@@ -76,6 +79,8 @@ func (a *app) runCheck(ctx context.Context, t *tried) error {
 	if err := a.connect(ctx); err != nil {
 		return err
 	}
+	m.SenderCheck = quota.ParseSenderCheck(a.config.SenderCheck)
+	a.store.SetHostNames(a.config.HostNames()...)
 	if t.mailbox == "" {
 		uid, err := a.uidOf(ctx, t.user)
 		if err != nil {
@@ -127,6 +132,8 @@ type checked struct {
 	Mode       string          `json:"mode"`
 	Accounts   []string        `json:"accounts"` // nearest first
 	Exceptions []usedException `json:"exceptions"`
+	OwnSender  bool            `json:"own_sender"`  // true also without --sender: the null sender is anybody's
+	SenderHint *string         `json:"sender_hint"` // which senders are its own; null: this one is
 }
 
 // usedException is an exception that mattered.
@@ -139,7 +146,10 @@ type usedException struct {
 }
 
 func checkedOf(t *tried, v *quota.Verdict) checked {
-	c := checked{Verdict: "passes", Passed: v.Passed, Count: t.count, Mode: string(v.Mode), Accounts: []string{}, Exceptions: []usedException{}}
+	c := checked{Verdict: "passes", Passed: v.Passed, Count: t.count, Mode: string(v.Mode), OwnSender: v.Foreign == "", Accounts: []string{}, Exceptions: []usedException{}}
+	if v.Foreign != "" {
+		c.SenderHint = &v.Foreign
+	}
 	for _, o := range v.Accounts {
 		c.Accounts = append(c.Accounts, o.String())
 	}
@@ -182,6 +192,7 @@ func (a *app) printCheck(t *tried, v *quota.Verdict) error {
 	}
 	fmt.Fprintln(a.stdout, report.Printable(c.sentence()))
 	fmt.Fprintf(a.stdout, "\nmode: %s\ncharged to: %s\n", c.Mode, report.Printable(strings.Join(c.Accounts, ", ")))
+	a.printSender(t, &c)
 	for _, e := range c.Exceptions {
 		what := e.Kind
 		if e.Value != nil {
@@ -207,6 +218,9 @@ func (c *checked) sentence() string {
 	case "observed":
 		if c.Count > 1 {
 			which = fmt.Sprintf(" (message %d of %d)", c.Passed, c.Count)
+		}
+		if c.SenderHint != nil && *c.Text == *c.SenderHint {
+			return fmt.Sprintf("would pass, and be recorded%s: %s", which, *c.Text)
 		}
 		return fmt.Sprintf("would pass by mode observe, which would record%s: %s", which, *c.Text)
 	}

@@ -15,7 +15,7 @@ import (
 func (a *app) exportCommand() *cobra.Command {
 	var output string
 	c := &cobra.Command{
-		Use: "export", Short: "write all plans, subscriptions, domains, mailboxes, users, limits, modes and exceptions as JSON", Args: cobra.NoArgs,
+		Use: "export", Short: "write all plans, subscriptions, domains, mailboxes, users, limits, modes, senders and exceptions as JSON", Args: cobra.NoArgs,
 		Long: "export writes all that an administrator has set, as of one moment, in a format that mailctl import json reads. Messages,\n" +
 			"counters and the audit are not in it. The format is described in docs/import.md.",
 		Example: "  mailctl export >backup.json\n  mailctl export --output /var/backups/mailctl.json",

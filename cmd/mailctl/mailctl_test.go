@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar, one a promise. Each has a database of its
 // own, named in mailquotad.conf of its directory as $CONF, and the commands:
 //
-//	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [site=S] [sender=S]: a message is decided; its id is $ID,
+//	send UID USER RECIPIENTS [kind=K] [script=S] [crontab=C] [site=S] [sender=S] [mailbox=M]
+//	[check=report|refuse]: a message is decided; its id is $ID,
 //	and the time $NOW
 //	trace STATUS ARGUMENT…: mailctl trace, with the mail log in the directory log; must have that exit status
 //	sql STATEMENT: as the owner of the database
@@ -85,6 +86,10 @@ func send(ts *testscript.TestScript, _ bool, args []string) {
 			m.Origin.Site = origin.Fact{Value: value, Proof: origin.System}
 		case "sender":
 			m.Sender = value
+		case "mailbox":
+			m.Mailbox = value
+		case "check":
+			m.SenderCheck = quota.ParseSenderCheck(value)
 		default:
 			ts.Fatalf("send: %s is not known", arg)
 		}

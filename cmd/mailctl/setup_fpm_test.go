@@ -208,6 +208,8 @@ func TestDiff(t *testing.T) {
 		{"1\n2\n3\n4\n5\n6\n7\n8\n9\n", "1\n2\n3\n4\n5\nx\n6\n7\n8\n9\n", "@@ -3,6 +3,7 @@\n 3\n 4\n 5\n+x\n 6\n 7\n 8\n"},
 		{"a\nb\n", "b\n", "@@ -1,2 +1,1 @@\n-a\n b\n"},
 		{"a\n", "", "@@ -1,1 +0,0 @@\n-a\n"},
+		{"1\n2\n3\n4\n5\n6\n7\n8\n9\n", "x\n2\n3\n4\n5\n6\n7\n8\ny\n", "@@ -1,4 +1,4 @@\n-1\n+x\n 2\n 3\n 4\n@@ -6,4 +6,4 @@\n 6\n 7\n 8\n-9\n+y\n"},
+		{"1\n2\n3\n4\n5\n6\n", "x\n2\n3\n4\n5\ny\n6\n", "@@ -1,6 +1,7 @@\n-1\n+x\n 2\n 3\n 4\n 5\n+y\n 6\n"},
 	} {
 		e := &edit{path: "/f", before: []byte(c.before), after: []byte(c.after)}
 		want := c.want

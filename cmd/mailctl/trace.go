@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/config"
+	"sendmail-wrapper/quota"
 	"sendmail-wrapper/report"
 	"sendmail-wrapper/trace"
 )
@@ -135,7 +136,7 @@ func (t *tracing) clue(argument string) (w clue, err error) {
 		}
 	}
 	if w.id, err = trace.ParseID(value); err == nil || value != argument {
-		if err == nil && report.IDTime(w.id).IsZero() {
+		if err == nil && quota.IDTime(w.id).IsZero() {
 			err = fmt.Errorf("%s is none of mailquotad's: these are of version 7", w.id)
 		}
 		if err != nil {
@@ -184,7 +185,7 @@ func (t *tracing) byHeader(ctx context.Context, id uuid.UUID, header *trace.Head
 	}
 	a := traced{Message: m, FoundBy: trace.ByTrace}
 	query := trace.Query{Trace: id.String()}
-	since := report.IDTime(id)
+	since := quota.IDTime(id)
 	if m == nil {
 		a.FoundBy = trace.None
 	}
@@ -250,7 +251,7 @@ func (t *tracing) byMail(ctx context.Context, headers []trace.Header) error {
 	isTraced := false
 	for i := range headers {
 		for _, id := range headers[i].Traces {
-			if report.IDTime(id).IsZero() {
+			if quota.IDTime(id).IsZero() {
 				continue
 			}
 			isTraced = true

@@ -85,6 +85,9 @@ func printMessage(w io.Writer, a *traced) {
 		decision += " by " + *m.RefusedBy
 	}
 	line("decision", "", decision)
+	if m.GivenBack != nil {
+		line("given back", "", time.Time(*m.GivenBack).Local().Format("2006-01-02 15:04:05")+": the mail server refused it after all")
+	}
 	user := or(m.User)
 	if m.UID != nil {
 		user = strings.TrimSpace(fmt.Sprintf("%s (uid %d)", user, *m.UID))
@@ -105,6 +108,7 @@ func printMessage(w io.Writer, a *traced) {
 	line("unit", m.Proof["unit"], or(m.Unit))
 	line("login", m.Proof["login"], or(m.Login))
 	line("container", m.Proof["container"], or(m.Container))
+	line("via", m.Proof["via"], or(m.Via))
 	for i, p := range m.Chain {
 		name := ""
 		if i == 0 {

@@ -143,6 +143,7 @@ func (a *app) printStanding(s *report.Standing) {
 		report.Table(a.stdout, []string{"limit", "used", "of", "left", "free again", "set on"}, rows)
 	}
 	a.printExceptions(s.Exceptions)
+	a.printSenders(s.Senders)
 	if len(s.Above) > 0 {
 		fmt.Fprintln(a.stdout)
 		var rows [][]any
