@@ -8,6 +8,18 @@
 // while he waits, and the message goes into the queue. The answer is given once
 // the transaction is committed.
 //
+// # SMTP
+//
+// Postfix and Exim ask about mail that does not call sendmail. What is submitted is
+// charged at its end (smtp.go), once for each instance (instance.go): to the mailbox
+// that logged in, or the uid that the kernel has for a client of this host, which is
+// looked for at the first question, while it is there. What Postfix then refuses
+// itself is given back (queuefile.go). Each recipient to whom the mail server sends
+// something on is charged when it is about to leave. The ID of a message is made of
+// what names it, so that no question charges it twice.
+//
+// # Trouble
+//
 // Whatever a caller sends, he gets an error and the daemon goes on: frames are
 // bounded, every read has a deadline, the message must be a sealed memfd, and a
 // panic ends one connection.
@@ -44,15 +56,20 @@ type Server struct {
 	settings atomic.Pointer[settings]
 	database *database
 
-	slots    chan struct{} // of all calls
-	policies chan struct{} // slots of policy connections
-	calls    calls
-	warnings warnings
-	asking   calls         // questions of ordinary users
-	asks     chan struct{} // slots of these that are worked on
-	changes  changes
-	working  sync.WaitGroup
-	counts   struct{ accepted, refused, unavailable, rejected atomic.Int64 }
+	slots        chan struct{} // of all calls
+	policySocket connections
+	policyPort   connections
+	questions    chan struct{} // slots of the requests of both that are worked on
+	calls        calls
+	warnings     warnings
+	asking       calls         // questions of ordinary users
+	asks         chan struct{} // slots of these that are worked on
+	changes      changes
+	working      sync.WaitGroup
+	counts       struct{ accepted, refused, unavailable, rejected, strangers, early, unknownClients, givenBack atomic.Int64 }
+
+	instances  instances
+	queueFiles queueFiles
 
 	metrics      *metrics.Set
 	decisionTime *metrics.PrometheusHistogram
@@ -68,9 +85,12 @@ type settings struct {
 // New returns a server that logs as the configuration says. An error is about the
 // connection string of the database, or the journal's file.
 func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), policies: make(chan struct{}, c.Calls), asks: make(chan struct{}, asksAtOnce)}
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), questions: make(chan struct{}, c.Calls), asks: make(chan struct{}, asksAtOnce)}
+	s.policySocket.init(c.Calls)
+	s.policyPort.init(c.Calls)
 	s.calls.init()
 	s.asking.init()
+	s.instances.init(c.Host, s.started)
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
 	var err error
@@ -110,6 +130,8 @@ func (s *Server) Reload(c config.Daemon) {
 	keep(&waiting, "journal-limit", &c.JournalLimit, old.config.JournalLimit)
 	keep(&waiting, "journal-share", &c.JournalShare, old.config.JournalShare)
 	keep(&waiting, "policy-socket", &c.PolicySocket, old.config.PolicySocket)
+	keep(&waiting, "policy-listen", &c.PolicyListen, old.config.PolicyListen)
+	keep(&waiting, "postfix-queue", &c.PostfixQueue, old.config.PostfixQueue)
 	keep(&waiting, "metrics", &c.Metrics, old.config.Metrics)
 	keep(&waiting, "apache-status", &c.ApacheStatus, old.config.ApacheStatus)
 	keep(&waiting, "apache-status-key", &c.ApacheStatusKey, old.config.ApacheStatusKey)
@@ -119,6 +141,7 @@ func (s *Server) Reload(c config.Daemon) {
 		s.log().Warn().Str("key", key).Msg("changed in the configuration, takes effect at a restart")
 	}
 	s.database.store.SetWarnPercent(c.NotifyWarn)
+	s.database.store.SetHostNames(c.HostNames()...)
 	s.log().Info().Msg("configuration reloaded")
 }
 
@@ -130,23 +153,36 @@ func keep[T comparable](waiting *[]string, key string, now *T, old T) {
 	}
 }
 
-// Serve answers the connections of a socket, and what else the configuration
+// Serve answers the connections of these sockets, and what else the configuration
 // asks for, until stop ends. Then it takes no more, finishes those it has, and
 // returns nil.
-func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
+func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
 	defer s.database.close()
-	policies, err := s.listenPolicy()
+	policySocket, err := s.listenPolicySocket()
 	if err != nil {
 		return err
 	}
-	defer policies.Close() // does nothing to a nil one
+	if policySocket != nil {
+		defer policySocket.Close()
+	}
+	policyPort, err := s.listenPolicyPort(sockets.Policy)
+	if err != nil {
+		return err
+	}
+	if policyPort != nil {
+		defer policyPort.Close()
+	}
 	scrapes, err := s.listenMetrics()
 	if err != nil {
 		return err
 	}
+	if policySocket != nil || policyPort != nil {
+		s.watchQueue()
+	}
 	var others sync.WaitGroup
+	others.Go(func() { s.followQueue(ctx) })
 	others.Go(func() { s.lookAfter(ctx) })
 	// It stops after the last call, whose event it takes.
 	recording, stopRecording := context.WithCancel(context.Background())
@@ -161,17 +197,18 @@ func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
 	case <-ctx.Done():
 	}
 	tellSystemd("READY=1")
-	s.log().Info().Str("version", s.version).Stringer("socket", l.Addr()).Str("host", s.config().Host).Msg("mailquotad takes requests")
+	s.log().Info().Str("version", s.version).Stringer("socket", sockets.Calls.Addr()).Str("host", s.config().Host).Msg("mailquotad takes requests")
 
-	if policies != nil {
-		others.Go(func() {
-			cancel(s.accept(ctx, policies, s.policies, func(c *net.UnixConn) { s.servePolicy(ctx, c) }))
-		})
+	if policySocket != nil {
+		others.Go(func() { cancel(s.servePolicies(ctx, policySocket, &s.policySocket)) })
+	}
+	if policyPort != nil {
+		others.Go(func() { cancel(s.servePolicies(ctx, policyPort, &s.policyPort)) })
 	}
 	if scrapes != nil {
 		others.Go(func() { cancel(s.serveMetrics(ctx, scrapes)) })
 	}
-	err = s.accept(ctx, l, s.slots, s.serve)
+	err = s.accept(ctx, sockets.Calls)
 	if err == nil && stop.Err() == nil {
 		err = context.Cause(ctx) // another of the sockets broke
 	}
@@ -183,39 +220,54 @@ func (s *Server) Serve(stop context.Context, l *net.UnixListener) error {
 	return err
 }
 
-// accept hands each connection of a socket, and a slot with it, to serve.
-func (s *Server) accept(ctx context.Context, l *net.UnixListener, slots chan struct{}, serve func(*net.UnixConn)) error {
-	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+// accept hands each connection of the socket, and a slot with it, to serve.
+func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
 	for {
 		select {
-		case slots <- struct{}{}:
+		case s.slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		c, err := l.AcceptUnix()
-		if err != nil {
-			<-slots
-			if ctx.Err() != nil {
-				return nil
-			}
-			// No descriptors or no memory left: calls that end free some.
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
-				s.log().Error().Err(err).Msg("cannot take a call")
-				select {
-				case <-time.After(20 * time.Millisecond):
-				case <-ctx.Done():
-				}
-				continue
-			}
+		c, err := s.next(ctx, l)
+		if c == nil {
+			<-s.slots
 			return err
 		}
-		s.working.Add(1)
-		go func() {
-			defer s.working.Done()
-			defer func() { <-slots }()
-			serve(c)
-		}()
+		s.working.Go(func() {
+			defer func() { <-s.slots }()
+			s.serve(c.(*net.UnixConn))
+		})
+	}
+}
+
+// listener is a *net.UnixListener or a *net.TCPListener.
+type listener interface {
+	net.Listener
+	SetDeadline(time.Time) error
+}
+
+// next returns the next connection of a socket; nil, and no error, where ctx ends.
+func (s *Server) next(ctx context.Context, l listener) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { l.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		c, err := l.Accept()
+		if err == nil {
+			return c, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		// No descriptors or no memory left: calls that end free some.
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) && !errors.Is(err, syscall.ENOBUFS) && !errors.Is(err, syscall.ENOMEM) {
+			return nil, err
+		}
+		s.log().Error().Err(err).Msg("cannot take a call")
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, nil
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -43,6 +44,9 @@ func TestMain(m *testing.M) {
 			return
 		}
 		fmt.Printf("%s\n", reply.Body)
+		return
+	case "stranger":
+		askStranger(os.Getenv("TEST_SOCKET"))
 		return
 	case "questions":
 		questions(os.Getenv("TEST_SOCKET"))
@@ -464,17 +468,21 @@ func askAsNobody(t *testing.T, socket, as string) string {
 			t.Fatal(err)
 		}
 	}
-	exe, err := os.ReadFile("/proc/self/exe") // where the other user can read it
+	return runAs(t, 65533, "TEST_AS="+as, "TEST_SOCKET="+socket)
+}
+
+// runAs runs this test program under another uid, and returns its output.
+func runAs(t *testing.T, uid uint32, environment ...string) string {
+	t.Helper()
+	exe, err := os.Open("/proc/self/exe") // a descriptor: the other user cannot go where the file is
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(filepath.Dir(socket), as)
-	if err := os.WriteFile(path, exe, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path)
-	cmd.Env = []string{"TEST_AS=" + as, "TEST_SOCKET=" + socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	defer exe.Close()
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{exe}
+	cmd.Env = environment
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -673,7 +681,7 @@ func TestListen(t *testing.T) {
 	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another mailquotad listens") {
 		t.Errorf("a second daemon: %v", err)
 	}
-	l.SetUnlinkOnClose(false)
+	l.Calls.SetUnlinkOnClose(false)
 	l.Close()
 	l, err = Listen(path) // a dead one's socket
 	if err != nil {
@@ -688,34 +696,70 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// TestSocketActivation: the socket that systemd passed is used.
+// TestSocketActivation: the sockets that systemd passed are used, and no others taken.
 func TestSocketActivation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	calls, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	f, err := l.File()
+	defer calls.Close()
+	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{"TEST_AS=activated", "LISTEN_FDS=1"}
-	cmd.ExtraFiles = []*os.File{f} // descriptor 3
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
+	defer port.Close()
+	everywhere, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := ask(path, "x", "sendmail", "a@x")
-	if err != nil || reply.Verdict != wire.VerdictRefuse {
-		t.Errorf("%+v, %v\n%s", reply, err, out.String())
+	defer everywhere.Close()
+	activate := func(out io.Writer, sockets ...net.Listener) *exec.Cmd {
+		t.Helper()
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{"TEST_AS=activated", fmt.Sprint("LISTEN_FDS=", len(sockets))}
+		for _, l := range sockets { // from descriptor 3 on
+			f, err := l.(interface{ File() (*os.File, error) }).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	for _, env := range []string{"2", "x"} {
+	for _, sockets := range [][]net.Listener{{calls}, {calls, port}, {port, calls}} {
+		var out bytes.Buffer
+		cmd := activate(&out, sockets...)
+		reply, err := ask(path, "x", "sendmail", "a@x")
+		if err != nil || reply.Verdict != wire.VerdictRefuse {
+			t.Errorf("%+v, %v\n%s", reply, err, out.String())
+		}
+		if len(sockets) > 1 {
+			c, err := net.Dial("tcp", port.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &peer{c, bufio.NewReader(c)}
+			if action, err := p.ask(message("carol@box.test")); err != nil || !strings.HasPrefix(action, "421 4.3.0") {
+				t.Errorf("by the port: %q, %v\n%s", action, err, out.String())
+			}
+			c.Close()
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	for _, sockets := range [][]net.Listener{{calls, calls}, {port, port}, {calls, everywhere}} {
+		var out bytes.Buffer
+		if err := activate(&out, sockets...).Wait(); err == nil || !strings.Contains(out.String(), "mailquotad takes one unix stream socket, and one of TCP") {
+			t.Errorf("%v: %v, %s", sockets, err, out.String())
+		}
+	}
+	for _, env := range []string{"0", "3", "12", "x"} {
 		t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
 		t.Setenv("LISTEN_FDS", env)
 		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "takes one") {

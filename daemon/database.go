@@ -53,6 +53,7 @@ func openDatabase(c *config.Daemon, log func() *zerolog.Logger) (*database, erro
 		return nil, err
 	}
 	store.SetWarnPercent(c.NotifyWarn)
+	store.SetHostNames(c.HostNames()...)
 	return &database{pool: pool, store: store, queue: queue, recorder: notify.NewRecorder(pool, store, log),
 		customers: customers, theirs: quota.NewStore(customers, c.Host, c.FirstUserUID)}, nil
 }

@@ -87,7 +87,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	for _, want := range []string{"DUNNO", "452 4.7.1 limit of 1 "} {
+	for _, want := range []string{"DUNNO", "421 4.7.1 limit of 1 "} {
 		if action, err := p.ask(message("carol@box.test")); err != nil || !strings.HasPrefix(action, want) {
 			t.Fatalf("%q, %v", action, err)
 		}
@@ -123,7 +123,7 @@ func TestMetrics(t *testing.T) {
 		`mailquotad_journal_messages{state="waiting"}`:           "0",
 		`mailquotad_journal_messages{state="failed"}`:            "0",
 	})
-	for n := 0; scrape(t, address)["mailquotad_policy_connections"] != "1"; n++ { // the stranger's slot is given back after its end
+	for n := 0; scrape(t, address)[`mailquotad_policy_connections{listener="policy-socket"}`] != "1"; n++ { // the stranger's slot is given back after its end
 		if n == 1000 {
 			t.Fatal("more than the one policy connection")
 		}

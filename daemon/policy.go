@@ -6,25 +6,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
-	"net/netip"
 	"runtime/debug"
-	"strings"
+	"sync"
 	"time"
 
 	"sendmail-wrapper/origin"
 	"sendmail-wrapper/policy"
-	"sendmail-wrapper/quota"
 )
 
 // policyBuffer holds a whole request of Postfix (some 700 bytes), so that it is
 // read with one system call; many connections are idle, so it is not larger.
 const policyBuffer = 2 << 10
 
-// listenPolicy makes the socket of Postfix's policy protocol, nil where it is
+// maxPipelined is the most requests of one connection that are worked on at a time:
+// more than the recipients that Postfix's queue manager delivers together
+// (default_destination_recipient_limit, 50).
+const maxPipelined = 64
+
+// listenPolicySocket makes the socket of Postfix's policy protocol, nil where it is
 // off. Who may connect is the group of the process: whoever can, can charge any
 // mailbox.
-func (s *Server) listenPolicy() (*net.UnixListener, error) {
+func (s *Server) listenPolicySocket() (listener, error) {
 	path := s.config().PolicySocket
 	if path == "" {
 		return nil, nil
@@ -36,34 +40,114 @@ func (s *Server) listenPolicy() (*net.UnixListener, error) {
 	return l, nil
 }
 
-// servePolicy answers the requests of one connection, for as long as Postfix
-// keeps it. In case of trouble it ends without an answer, as the protocol has
-// it, and Postfix asks again by another.
-func (s *Server) servePolicy(ctx context.Context, c *net.UnixConn) {
-	defer c.Close()
-	defer func() {
-		if p := recover(); p != nil {
-			s.log().Error().Any("panic", p).Bytes("stack", debug.Stack()).Msg("a policy connection ended by a fault of mailquotad")
-		}
-	}()
-	peer, err := origin.PeerOf(c)
+// listenPolicyPort opens the address of the same protocol, if systemd has not, nil where
+// it is off. Every user of the host can connect there; admit tells who may.
+func (s *Server) listenPolicyPort(passed *net.TCPListener) (listener, error) {
+	if passed != nil {
+		return passed, nil
+	}
+	address := s.config().PolicyListen
+	if address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		s.log().Error().Err(err).Msg("cannot tell who asks for a policy")
+		return nil, fmt.Errorf("policy-listen: %w", err)
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// servePolicies answers the connections of one of these sockets until ctx ends.
+func (s *Server) servePolicies(ctx context.Context, l listener, open *connections) error {
+	s.log().Info().Stringer("address", l.Addr()).Msg("policy requests are taken")
+	for {
+		c, err := s.next(ctx, l)
+		if c == nil {
+			return err
+		}
+		peer, err := s.admit(c)
+		if err != nil {
+			s.strange(peer, err)
+			c.Close()
+			continue
+		}
+		kept := open.enter(ctx, c.(stream))
+		if kept == nil {
+			c.Close()
+			return nil
+		}
+		s.working.Go(func() { s.servePolicy(ctx, kept, peer) })
+	}
+}
+
+// admit returns whose program a connection is, and an error where that may not ask. It
+// takes no longer for a stranger, who never gets to be one of the connections.
+func (s *Server) admit(c net.Conn) (*origin.Peer, error) {
+	if c, ok := c.(*net.UnixConn); ok {
+		peer, err := origin.PeerOf(c)
+		if err == nil {
+			peer.Close() // its uid is enough
+		}
+		return peer, err
+	}
+	client, server := c.RemoteAddr().(*net.TCPAddr).AddrPort(), c.LocalAddr().(*net.TCPAddr).AddrPort()
+	peer, local, err := s.finder.Client(client, server)
+	switch {
+	case err != nil:
+		return nil, err
+	case !local:
+		return nil, errors.New("not a client of this host")
+	case peer == nil:
+		return nil, errors.New("nobody has the client's end open")
+	}
+	peer.Close()
+	if peer.UID != 0 && !s.finder.IsOne(peer.UID, s.config().PolicyUsers) {
+		return peer, errors.New("neither root nor one of policy-users")
+	}
+	return peer, nil
+}
+
+// unknownUID stands for all who are not known: no user has it (chown(2)).
+const unknownUID = math.MaxUint32
+
+// strange notes a connection that may not ask.
+func (s *Server) strange(peer *origin.Peer, why error) {
+	s.counts.strangers.Add(1)
+	uid := uint32(unknownUID)
+	if peer != nil {
+		uid = peer.UID
+	}
+	n, ok := s.warnings.allow(uid, time.Now())
+	if !ok {
 		return
 	}
-	peer.Close() // its uid is enough
+	e := s.log().Warn().Err(why).Int("unlogged", n)
+	if peer != nil {
+		e = e.Uint32("uid", uid)
+	}
+	e.Msg("a connection to ask for a policy was closed")
+}
+
+// servePolicy answers the requests of one connection, for as long as Postfix keeps it,
+// in their order, and works on those that come together at the same time. In case of
+// trouble it ends without an answer, as the protocol has it, and Postfix asks again by
+// another.
+func (s *Server) servePolicy(ctx context.Context, c *connection, peer *origin.Peer) {
+	defer c.Close()
+	defer s.survivePolicy()
+	var working sync.WaitGroup
+	defer working.Wait() // who sends no more may still wait for answers
 	// At a stop, an idle connection ends at once, and one whose request is here
 	// after its answer.
-	stop := context.AfterFunc(ctx, func() {
-		c.SetWriteDeadline(time.Now().Add(time.Duration(s.config().RequestTimeout)))
-		c.CloseRead()
-	})
+	stop := context.AfterFunc(ctx, func() { c.CloseRead() })
 	defer stop()
 	r := bufio.NewReaderSize(c, policyBuffer)
-	var answer []byte
+	window := make(chan struct{}, maxPipelined)
+	answered := make(chan struct{}) // the request before
+	close(answered)
 	for {
-		if _, err := r.Peek(1); err != nil {
-			return // Postfix has gone, or we stop
+		if _, err := r.Peek(1); err != nil || !c.begin() {
+			return // Postfix has gone, we stop, or another needs the place
 		}
 		request, err := s.readPolicy(c, r)
 		if err != nil {
@@ -72,17 +156,23 @@ func (s *Server) servePolicy(ctx context.Context, c *net.UnixConn) {
 			}
 			return
 		}
-		action, text := s.policyAction(&request)
-		answer = action.Append(answer[:0], text)
-		if _, err := c.Write(answer); err != nil {
-			return // Postfix has gone
-		}
+		window <- struct{}{}
+		s.questions <- struct{}{}
+		turn, done := answered, make(chan struct{})
+		answered = done
+		working.Go(func() {
+			s.answerPolicy(c, &request, turn)
+			<-s.questions
+			<-window
+			close(done)
+			c.end()
+		})
 	}
 }
 
 // readPolicy reads a request that has begun, and waits at most request-timeout
 // for the rest of it.
-func (s *Server) readPolicy(c *net.UnixConn, r *bufio.Reader) (policy.Request, error) {
+func (s *Server) readPolicy(c *connection, r *bufio.Reader) (policy.Request, error) {
 	if begun, _ := r.Peek(r.Buffered()); !bytes.HasSuffix(begun, []byte("\n\n")) {
 		if err := c.SetReadDeadline(time.Now().Add(time.Duration(s.config().RequestTimeout))); err != nil {
 			return policy.Request{}, err
@@ -92,48 +182,29 @@ func (s *Server) readPolicy(c *net.UnixConn, r *bufio.Reader) (policy.Request, e
 	return policy.ReadRequest(r)
 }
 
-// policyAction charges a message of a client that has logged in, when all of it
-// has come. Anything else passes uncounted.
-func (s *Server) policyAction(request *policy.Request) (action policy.Action, text string) {
-	if request.State != policy.EndOfMessage || request.Username == "" {
-		return policy.Dunno, ""
-	}
-	began := time.Now()
-	m := quota.Message{
-		Mailbox:    strings.ToLower(request.Username),
-		Origin:     origin.Origin{Kind: origin.SMTP, KindProof: origin.System},
-		Sender:     request.Sender,
-		Recipients: max(request.Recipients, 1),
-		Size:       request.Size,
-	}
-	m.Client, _ = netip.ParseAddr(request.ClientAddress) // zero for "unknown"
-	decision, err := s.decision(&m)
-	if err != nil {
-		s.counts.unavailable.Add(1)
-		action, text = policy.Defer, "mail cannot be counted now; try again later"
-		if s.config().OnDatabaseDown == "accept" && errors.Is(err, quota.ErrUnavailable) {
-			action, text = policy.Dunno, ""
+// answerPolicy answers one request when it is its turn: when all before it are answered.
+func (s *Server) answerPolicy(c *connection, request *policy.Request, turn <-chan struct{}) {
+	written := false
+	defer func() {
+		if !written {
+			<-turn
+			c.Close() // the next answer would be taken for this one's
 		}
-		s.log().Error().Err(err).Str("id", m.ID.String()).Str("mailbox", m.Mailbox).Str("queue_id", request.QueueID).Str("sender", m.Sender).
-			Int("recipients", m.Recipients).Str("answer", string(action)).Msg("no decision")
-		return action, text
+	}()
+	defer s.survivePolicy()
+	action, text := s.policyAnswer(request)
+	answer := action.Append(nil, text)
+	<-turn
+	if err := c.SetWriteDeadline(time.Now().Add(time.Duration(s.config().RequestTimeout))); err != nil {
+		return
 	}
-	s.logMailbox(&m, request, &decision, time.Since(began))
-	if decision.Refusal != nil {
-		s.counts.refused.Add(1)
-		return policy.Action(decision.Refusal.Code()), decision.Refusal.Text()
-	}
-	s.counts.accepted.Add(1)
-	return policy.Dunno, ""
+	_, err := c.Write(answer)
+	written = err == nil
 }
 
-// logMailbox writes the one line of a message.
-func (s *Server) logMailbox(m *quota.Message, request *policy.Request, d *quota.Decision, took time.Duration) {
-	e := s.log().Info().Str("id", m.ID.String()).Str("mailbox", m.Mailbox).Str("subscription", d.Subscription)
-	if d.Domain != "" {
-		e = e.Str("domain", d.Domain)
+// survivePolicy, deferred, lets the daemon go on after a panic.
+func (s *Server) survivePolicy() {
+	if p := recover(); p != nil {
+		s.log().Error().Any("panic", p).Bytes("stack", debug.Stack()).Msg("a policy connection ended by a fault of mailquotad")
 	}
-	e = e.Str("queue_id", request.QueueID).Str("client", request.ClientAddress).
-		Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
-	logOutcome(e, d)
 }

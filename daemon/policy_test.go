@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sendmail-wrapper/config"
+	"sendmail-wrapper/origin"
 	"sendmail-wrapper/policy"
 )
 
@@ -76,10 +77,19 @@ func (p *peer) ask(q *policy.Request) (string, error) {
 	return p.answer()
 }
 
+// messages counts the messages of this test program.
+var messages atomic.Int64
+
+// newInstance is the instance of one more message, as smtpd makes it.
+func newInstance() string {
+	now := time.Now()
+	return fmt.Sprintf("%x.%x.%x.%x", os.Getpid(), now.Unix(), now.Nanosecond()/1000, messages.Add(1))
+}
+
 // message is a request about a whole message of a mailbox.
 func message(username string) *policy.Request {
 	return &policy.Request{State: policy.EndOfMessage, Protocol: "ESMTP", Username: username, Sender: "carol@box.test",
-		Recipients: 1, Size: 1000, Instance: "1.2.3.0", QueueID: "4cWq1F0Wn2z9tJ", ClientAddress: "192.0.2.7"}
+		Recipients: 1, Size: 1000, Instance: newInstance(), QueueID: "4cWq1F0Wn2z9tJ", ClientAddress: "192.0.2.7"}
 }
 
 // TestPolicyExact: 400 messages over 16 kept connections at a mailbox with a
@@ -107,7 +117,7 @@ func TestPolicyExact(t *testing.T) {
 					return
 				case action == "DUNNO":
 					accepted.Add(1)
-				case strings.HasPrefix(action, "452 4.7.1 limit of 100 messages per hour of mailbox carol@box.test reached (100 used); free again at 20"):
+				case strings.HasPrefix(action, "421 4.7.1 limit of 100 messages per hour of mailbox carol@box.test reached (100 used); free again at 20"):
 					refused.Add(1)
 				default:
 					t.Errorf("action %q", action)
@@ -201,12 +211,12 @@ func TestPolicyExceptions(t *testing.T) {
 	}
 	defer p.Close()
 	for _, step := range []struct{ sql, client, action, log string }{
-		{`INSERT INTO limits (owner_id, class, messages_hour) SELECT id, 2, 0 FROM mailbox`, "192.0.2.7", "554 5.7.1 mailbox carol@box.test may send no mail",
+		{`INSERT INTO limits (owner_id, class, messages_hour) SELECT id, 2, 0 FROM mailbox`, "192.0.2.7", "521 5.7.1 mailbox carol@box.test may send no mail",
 			`"decision":"refused","refused_by":"mailbox:carol@box.test messages/hour"`},
 		{`UPDATE domain SET mode = 'observe'`, "192.0.2.7", "DUNNO", `"decision":"observed","refused_by":"mailbox:carol@box.test messages/hour"`},
 		{`INSERT INTO exception (kind, network, actor) VALUES ('whitelist', '2001:db8::/32', 'root')`, "2001:db8::7", "DUNNO", `"decision":"accepted"`},
 		{`SELECT`, "unknown", "DUNNO", `"decision":"observed"`},
-		{`INSERT INTO exception (kind, object_id, actor) SELECT 'block', id, 'root' FROM domain`, "2001:db8::7", "554 5.7.1 domain box.test is blocked by the administrator",
+		{`INSERT INTO exception (kind, object_id, actor) SELECT 'block', id, 'root' FROM domain`, "2001:db8::7", "521 5.7.1 domain box.test is blocked by the administrator",
 			`"decision":"refused","refused_by":"domain box.test is blocked by the administrator"`},
 	} {
 		if _, err := r.owner.Exec(t.Context(), step.sql); err != nil {
@@ -236,7 +246,7 @@ func TestPolicyStrangers(t *testing.T) {
 		t.Fatalf("%q, %v", action, err)
 	}
 	settled := func() (goroutines, descriptors int) {
-		for len(r.policies) > 2 || len(r.slots) > 1 { // the kept one, and the wait for the next
+		for open := 2; open > 1 || len(r.slots) > 1; open, _ = r.policySocket.count() { // the kept one, and the wait for the next call
 			runtime.Gosched()
 		}
 		entries, err := os.ReadDir("/proc/self/fd")
@@ -392,8 +402,8 @@ func TestPolicyStop(t *testing.T) {
 // TestPolicyUndecided: without a decision on-database-down holds.
 func TestPolicyUndecided(t *testing.T) {
 	for _, c := range []struct{ down, want string }{
-		{"journal", "DEFER_IF_PERMIT 4.3.0 mail cannot be counted now; try again later"},
-		{"refuse", "DEFER_IF_PERMIT 4.3.0 mail cannot be counted now; try again later"},
+		{"journal", "421 4.3.0 mail cannot be counted now; try again later"},
+		{"refuse", "421 4.3.0 mail cannot be counted now; try again later"},
 		{"accept", "DUNNO"},
 	} {
 		socket := filepath.Join(t.TempDir(), "policy")
@@ -427,7 +437,7 @@ func TestPolicyFault(t *testing.T) {
 	if _, err := ends[1].Write(message("carol@box.test").Append(nil)); err != nil {
 		t.Fatal(err)
 	}
-	broken.servePolicy(t.Context(), ends[0])
+	broken.servePolicy(t.Context(), broken.policySocket.enter(t.Context(), ends[0]), &origin.Peer{})
 	if got, err := io.ReadAll(ends[1]); err != nil || len(got) > 0 {
 		t.Errorf("answer %q, %v", got, err)
 	}

@@ -14,14 +14,30 @@ import (
 // firstPassed is the first descriptor that systemd passes (sd_listen_fds(3)).
 const firstPassed = 3
 
-// Listen returns the socket that systemd passed, or else makes one at path that
-// every user may connect to.
-func Listen(path string) (*net.UnixListener, error) {
-	if passed, err := passedSocket(); passed != nil || err != nil {
-		return passed, err
+// Sockets are those that mailquotad has before it reads anything.
+type Sockets struct {
+	Calls  *net.UnixListener
+	Policy *net.TCPListener // of systemd, in place of policy-listen; nil where there is none
+}
+
+// Close closes them.
+func (s Sockets) Close() {
+	s.Calls.Close()
+	if s.Policy != nil {
+		s.Policy.Close()
+	}
+}
+
+// Listen returns the sockets that systemd passed. Where it passed none for calls, that
+// is made at path, and every user may connect to it.
+func Listen(path string) (Sockets, error) {
+	sockets, err := passedSockets()
+	if err != nil || sockets.Calls != nil {
+		return sockets, err
 	}
 	// Every user may send mail, so every user may ask; the kernel says who it is.
-	return makeSocket(path, 0o666)
+	sockets.Calls, err = makeSocket(path, 0o666)
+	return sockets, err
 }
 
 // makeSocket returns a socket at path that those may connect to whom mode gives
@@ -41,31 +57,49 @@ func makeSocket(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// passedSocket is the one of socket activation, nil where there is none.
-func passedSocket() (*net.UnixListener, error) {
+// passedSockets are those of socket activation, empty where there are none.
+func passedSockets() (passed Sockets, err error) {
 	pid, n := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	if n == "" || pid != strconv.Itoa(os.Getpid()) {
-		return nil, nil
+		return Sockets{}, nil
 	}
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		os.Unsetenv(name) // not for children
 	}
-	if n != "1" {
-		return nil, fmt.Errorf("systemd passed %s sockets: mailquotad takes one", n)
+	if n != "1" && n != "2" {
+		return Sockets{}, fmt.Errorf("systemd passed %s sockets: mailquotad takes one for calls and one for policy-listen", n)
 	}
-	syscall.CloseOnExec(firstPassed)
-	f := os.NewFile(firstPassed, "socket of systemd")
+	for fd := uintptr(firstPassed); fd < firstPassed+uintptr(n[0]-'0'); fd++ {
+		if err := passed.take(fd); err != nil {
+			return Sockets{}, err
+		}
+	}
+	return passed, nil
+}
+
+// take makes a descriptor of systemd the socket that its kind says.
+func (s *Sockets) take(fd uintptr) error {
+	syscall.CloseOnExec(int(fd))
+	f := os.NewFile(fd, "socket of systemd")
 	defer f.Close()
 	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, fmt.Errorf("take the socket of systemd: %w", err)
+		return fmt.Errorf("take the socket of systemd: %w", err)
 	}
-	unix, ok := l.(*net.UnixListener)
-	if !ok {
-		l.Close()
-		return nil, fmt.Errorf("the socket of systemd is of %s: mailquotad takes a unix stream socket", l.Addr().Network())
+	switch l := l.(type) {
+	case *net.UnixListener:
+		if s.Calls == nil {
+			s.Calls = l
+			return nil
+		}
+	case *net.TCPListener:
+		if s.Policy == nil && l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			s.Policy = l
+			return nil
+		}
 	}
-	return unix, nil
+	l.Close()
+	return fmt.Errorf("the socket of systemd at %s %s: mailquotad takes one unix stream socket, and one of TCP at a loopback address", l.Addr().Network(), l.Addr())
 }
 
 // removeStale takes away the socket of a daemon that is dead, and nothing else.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,9 +71,14 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		Recipients: envelope.Recipients,
 		Size:       size,
 		Details:    s.details(&envelope),
+
+		SenderCheck: quota.ParseSenderCheck(s.config().SenderCheck),
 	}
 	if !envelope.SenderSet {
 		m.Sender = m.Origin.User
+	}
+	if s.trusts(&m.Origin) {
+		m.OnBehalf = cmp.Or(bareAddress(envelope.RedirectedFrom), listAddress(m.Sender))
 	}
 	switch {
 	case tooLong:
@@ -150,9 +156,7 @@ func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.R
 	if o := &m.Origin; o.Client.Proof >= origin.System {
 		m.Client, _ = netip.ParseAddr(o.Client.Value) // zero where it is none
 	}
-	if o := &m.Origin; !s.config().RecordRequests {
-		o.Method, o.URI, o.Client = origin.Fact{}, origin.Fact{}, origin.Fact{}
-	}
+	s.dropRequest(&m.Origin)
 	decision, err := s.decision(m)
 	if err != nil {
 		return s.undecided(m, gateway, err)
@@ -166,6 +170,13 @@ func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.R
 	return &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
 }
 
+// dropRequest drops what record-requests says is not kept.
+func (s *Server) dropRequest(o *origin.Origin) {
+	if !s.config().RecordRequests {
+		o.Method, o.URI, o.Client = origin.Fact{}, origin.Fact{}, origin.Fact{}
+	}
+}
+
 // refusal is the reply to a message that was refused.
 func refusal(m *quota.Message, r *quota.Refusal, gateway bool) *wire.Reply {
 	return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: r.Exit(gateway), Code: r.Code(), ID: m.ID.String(), Text: printable(m.Origin.User + ": " + r.Text())}
@@ -174,10 +185,12 @@ func refusal(m *quota.Message, r *quota.Refusal, gateway bool) *wire.Reply {
 // decisionBound bounds the wait for a decision. The wrapper waits for 30 seconds.
 const decisionBound = 28 * time.Second
 
-// decision gives a message its id, and takes it through the queue.
+// decision takes a message through the queue, and gives it an id if it has none.
 func (s *Server) decision(m *quota.Message) (d quota.Decision, err error) {
-	if m.ID, err = uuid.NewV7(); err != nil {
-		return d, fmt.Errorf("make an id: %w", err)
+	if m.ID == uuid.Nil {
+		if m.ID, err = uuid.NewV7(); err != nil {
+			return d, fmt.Errorf("make an id: %w", err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), decisionBound)
 	defer cancel()
@@ -228,16 +241,21 @@ func (s *Server) logDecision(m *quota.Message, d *quota.Decision, took time.Dura
 		e = e.Str("domain", d.Domain)
 	}
 	e = e.Str("kind", string(o.Kind)).Stringer("kind_proof", o.KindProof)
-	for name, f := range o.Facts() {
-		if f.Proof != 0 {
-			e = e.Str(name, f.Value).Stringer(name+"_proof", f.Proof)
-		}
-	}
+	e = logFacts(e, o)
 	if m.Details.MessageID != "" {
 		e = e.Str("message_id", m.Details.MessageID)
 	}
 	e = e.Str("sender", m.Sender).Int("recipients", m.Recipients).Int64("size", m.Size).Dur("took", took)
 	logOutcome(e, d)
+}
+
+func logFacts(e *zerolog.Event, o *origin.Origin) *zerolog.Event {
+	for name, f := range o.Facts() {
+		if f.Proof != 0 {
+			e = e.Str(name, f.Value).Stringer(name+"_proof", f.Proof)
+		}
+	}
+	return e
 }
 
 // logOutcome ends the line of a message.

@@ -136,6 +136,7 @@ const (
 	phpField
 	messageIDField
 	subjectField
+	redirectedField
 )
 
 // scan reads pieces of lines until nobody wants more.
@@ -275,6 +276,8 @@ func (s *scanner) kind(name string) field {
 		return messageIDField
 	case strings.EqualFold(name, "subject"):
 		return subjectField
+	case strings.EqualFold(name, "x-sieve-redirected-from"):
+		return redirectedField
 	}
 	return otherField
 }
@@ -337,6 +340,8 @@ func (s *scanner) endField() {
 		keepFirst(&e.MessageID, s.value)
 	case subjectField:
 		keepFirst(&e.Subject, s.value)
+	case redirectedField:
+		keepFirst(&e.RedirectedFrom, s.value)
 	}
 	s.current, s.value, s.beyond, s.resentName = noField, s.value[:0], 0, false
 }

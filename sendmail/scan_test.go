@@ -24,6 +24,8 @@ func TestScan(t *testing.T) {
 	}{
 		{"report fields", "sendmail a@x", "X-PHP-Originating-Script: 1001:x.php(3) : eval()'d code\nMessage-ID:\n <1@x>\nSubject: =?utf-8?Q?a?=\r\n\tb\n\nSubject: body\n",
 			Envelope{Recipients: 1, PHPScript: "1001:x.php(3) : eval()'d code", MessageID: "<1@x>", Subject: "=?utf-8?Q?a?=\tb", Addresses: []string{"a@x"}}},
+		{"whose mail Sieve redirects", "sendmail -i a@x", "X-Sieve-Redirected-From: dave@box.test\nSubject: s\nX-sieve-redirected-from: forged@x\n\n",
+			Envelope{Recipients: 1, Subject: "s", RedirectedFrom: "dave@box.test", Addresses: []string{"a@x"}}},
 		{"header alone, without -t, counts nobody", "sendmail a@x", "To: b@x, c@x\n\n", Envelope{Recipients: 1, Addresses: []string{"a@x"}}},
 		{"the first of several counts", "sendmail a@x", "Subject: one\nSubject: two\n\n", Envelope{Recipients: 1, Subject: "one", Addresses: []string{"a@x"}}},
 		{"several From_ lines", "sendmail -t", "From a\n>From b\nTo: a@x\n\n", Envelope{Recipients: 1, Addresses: []string{"a@x"}}},

@@ -80,6 +80,10 @@ type Envelope struct {
 	MessageID string // value of Message-ID, "" without
 	Subject   string // value of Subject, raw, unfolded, at most 998 bytes
 
+	// RedirectedFrom is the value of X-Sieve-Redirected-From, with which Dovecot's Sieve
+	// names the mailbox that redirects a message: a claim of the caller's.
+	RedirectedFrom string
+
 	// Addresses are the first recipients, for the report only: as far as they can be
 	// named, as they stand in argv or header, at most MaxAddresses.
 	Addresses []string
