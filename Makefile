@@ -18,8 +18,8 @@ help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## the three programs, static and reproducible, into bin/
-	@$(BUILD) -ldflags "$(LDFLAGS)" ./cmd/mailquotad ./cmd/mailctl
+build: ## the four programs, static and reproducible, into bin/
+	@$(BUILD) -ldflags "$(LDFLAGS)" ./cmd/mailquotad ./cmd/mailctl ./cmd/mailquota-transport
 	@$(BUILD) -ldflags "$(LDFLAGS) $(ENTRY)" ./cmd/sendmail-wrapper
 
 .PHONY: deps
@@ -53,6 +53,10 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 bench: deps build ## speed, each figure beside its reference; ROWS=regexp for some, QUICK=1, LONG=1
 	@tests/bench-run $(if $(ROWS),-rows '$(value ROWS)') $(if $(QUICK),-quick) $(if $(LONG),-long)
 
+.PHONY: bench-peers
+bench-peers: deps build ## policy decisions beside policyd-rate-limit and postfwd; ROWS=regexp for some, QUICK=1
+	@tests/bench-peers $(if $(ROWS),-rows '$(value ROWS)') $(if $(QUICK),-quick)
+
 .PHONY: demo
 demo: deps build ## a server, hacked scripts, limits, reports: to watch; KEEP=1 leaves the server up
 	@tests/demo $(if $(KEEP),--keep)
@@ -61,9 +65,11 @@ demo: deps build ## a server, hacked scripts, limits, reports: to watch; KEEP=1 
 install: build ## files below DESTDIR; packaging/install-by-hand then puts them to work
 	install -D -m 755 bin/sendmail-wrapper $(DESTDIR)$(PREFIX)/sbin/sendmail-wrapper
 	install -D -m 755 bin/mailquotad $(DESTDIR)$(PREFIX)/sbin/mailquotad
+	install -D -m 755 bin/mailquota-transport $(DESTDIR)$(PREFIX)/sbin/mailquota-transport
 	install -D -m 755 bin/mailctl $(DESTDIR)$(PREFIX)/bin/mailctl
 	install -D -m 755 packaging/install-by-hand $(DESTDIR)$(PREFIX)/libexec/sendmail-wrapper/install-by-hand
 	@for u in packaging/systemd/*; do install -D -m 644 $$u $(DESTDIR)$(PREFIX)/lib/systemd/system/$${u##*/} || exit; done
+	@for e in packaging/exim/*; do install -D -m 644 $$e $(DESTDIR)$(PREFIX)/share/sendmail-wrapper/exim/$${e##*/} || exit; done
 	install -D -m 644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/sendmail-wrapper.conf
 	install -D -m 644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sendmail-wrapper.conf
 	install -D -m 644 packaging/tmpfiles-fpm.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mailquota-fpm.conf
