@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -151,21 +152,11 @@ func xattrs(path string) (map[string][]byte, error) {
 	return all, nil
 }
 
-// diff shows an edit as diff -u does, all of it in one hunk.
+// diff shows an edit as diff -u does.
 func (e *edit) diff() string {
 	if !e.changes() {
 		return ""
 	}
-	old, now := lines(e.before), lines(e.after)
-	top := 0
-	for top < len(old) && top < len(now) && old[top] == now[top] {
-		top++
-	}
-	end := 0
-	for end < len(old)-top && end < len(now)-top && old[len(old)-1-end] == now[len(now)-1-end] {
-		end++
-	}
-	first, last := max(top-3, 0), max(end-3, 0) // lines shown around it
 	var b strings.Builder
 	name := func(sign, path string, text []byte) {
 		if text == nil {
@@ -175,24 +166,101 @@ func (e *edit) diff() string {
 	}
 	name("---", e.path, e.before)
 	name("+++", e.path, e.after)
-	at := func(list []string) string {
-		n := len(list) - last - first
-		if n == 0 {
-			return fmt.Sprintf("%d,0", first)
+	all := compare(lines(e.before), lines(e.after))
+	for first := 0; first < len(all); {
+		if all[first].sign == ' ' {
+			first++
+			continue
 		}
-		return fmt.Sprintf("%d,%d", first+1, n)
-	}
-	fmt.Fprintf(&b, "@@ -%s +%s @@\n", at(old), at(now))
-	show := func(sign string, list []string) {
-		for _, line := range list {
-			b.WriteString(sign + strings.TrimSuffix(line, "\n") + "\n")
+		// A hunk ends where more than twice the lines around it are the same.
+		end := first
+		for i := first; i < len(all) && i <= end+2*diffContext; i++ {
+			if all[i].sign != ' ' {
+				end = i
+			}
 		}
+		from, to := max(first-diffContext, 0), min(end+1+diffContext, len(all))
+		at := func(without byte) string {
+			before, n := 0, 0
+			for i, line := range all[:to] {
+				switch {
+				case line.sign == without:
+				case i < from:
+					before++
+				default:
+					n++
+				}
+			}
+			if n == 0 {
+				return fmt.Sprintf("%d,0", before)
+			}
+			return fmt.Sprintf("%d,%d", before+1, n)
+		}
+		fmt.Fprintf(&b, "@@ -%s +%s @@\n", at('+'), at('-'))
+		for _, line := range all[from:to] {
+			b.WriteByte(line.sign)
+			b.WriteString(strings.TrimSuffix(line.text, "\n") + "\n")
+		}
+		first = end + 1
 	}
-	show(" ", old[first:top])
-	show("-", old[top:len(old)-end])
-	show("+", now[top:len(now)-end])
-	show(" ", old[len(old)-end:len(old)-last])
 	return b.String()
+}
+
+// diffContext is how many lines are shown around a change.
+const diffContext = 3
+
+type diffLine struct {
+	sign byte // ' ', '-', '+'
+	text string
+}
+
+// compare is a way from old to now. What both begin and end with stays: a long file
+// in which little is changed is compared in little room.
+func compare(old, now []string) (all []diffLine) {
+	for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
+		all = append(all, diffLine{' ', old[0]})
+		old, now = old[1:], now[1:]
+	}
+	end := 0
+	for end < min(len(old), len(now)) && old[len(old)-1-end] == now[len(now)-1-end] {
+		end++
+	}
+	all = append(all, compareMiddle(old[:len(old)-end], now[:len(now)-end])...)
+	for _, line := range old[len(old)-end:] {
+		all = append(all, diffLine{' ', line})
+	}
+	return all
+}
+
+// compareMiddle is a shortest way: a longest common subsequence stays.
+func compareMiddle(old, now []string) []diffLine {
+	common := make([][]int, len(old)+1) // of old[i:] and now[j:]
+	for i := range common {
+		common[i] = make([]int, len(now)+1)
+	}
+	for i, line := range slices.Backward(old) {
+		for j, other := range slices.Backward(now) {
+			if common[i][j] = max(common[i+1][j], common[i][j+1]); line == other {
+				common[i][j] = common[i+1][j+1] + 1
+			}
+		}
+	}
+	var all []diffLine
+	i, j := 0, 0
+	for i < len(old) || j < len(now) {
+		switch {
+		case i < len(old) && j < len(now) && old[i] == now[j]:
+			all = append(all, diffLine{' ', old[i]})
+			i, j = i+1, j+1
+		case j == len(now) || i < len(old) && common[i+1][j] >= common[i][j+1]:
+			all = append(all, diffLine{'-', old[i]})
+			i++
+		default:
+			all = append(all, diffLine{'+', now[j]})
+			j++
+		}
+	}
+	return all
 }
 
 func lines(text []byte) []string {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
+	"sendmail-wrapper/config"
 	"sendmail-wrapper/origin"
 )
 
@@ -27,12 +30,55 @@ func (a *app) setupState(ctx context.Context) (problems, hints []string) {
 	case errLayout == nil && installed(layout.unit):
 		hints = append(hints, "Apache does not tell the request of mail that mod_php and CGI programs send: mailctl setup apache")
 	}
-	if field := a.config.TraceHeader; field != "" {
-		if now, err := command(ctx, "postconf", "-h", "header_checks"); err == nil && !logsHeader(now, field) {
-			hints = append(hints, "Postfix does not log "+field+", so that mailctl trace knows no queue id for sure: mailctl setup postfix")
+	problemsPostfix, hintsPostfix := postfixState(ctx, a.config, a.configPath)
+	return append(problems, problemsPostfix...), append(hints, hintsPostfix...)
+}
+
+// postfixState plans the set-up again: what would change is missing.
+func postfixState(ctx context.Context, c *config.Daemon, configPath string) (problems, hints []string) {
+	if _, err := exec.LookPath("postconf"); err != nil {
+		return nil, nil // no Postfix
+	}
+	p, err := planPostfix(ctx, c, configPath, &postfixOptions{})
+	if err != nil && strings.Contains(err.Error(), "/main.cf: No such file") {
+		return nil, nil // Debian's "No configuration"
+	}
+	if err != nil {
+		return []string{"whether Postfix asks mailquotad cannot be told: " + err.Error() + ": mailctl setup postfix --dry-run"}, nil
+	}
+	if !bytes.Contains(p.main.before, []byte(mailquotaPolicy)) && !bytes.Contains(p.master.before, []byte(policyWord)) {
+		hints = append(hints, "mail that comes to Postfix by SMTP is not counted: mailctl setup postfix")
+		if now, _ := setting(p.main.before, "header_checks"); c.TraceHeader != "" && !logsHeader(now.value, c.TraceHeader) {
+			hints = append(hints, "Postfix does not log "+c.TraceHeader+", so that mailctl trace knows no queue id for sure: mailctl setup postfix")
+		}
+		return nil, hints
+	}
+	for _, e := range p.edits() {
+		if e.changes() {
+			problems = append(problems, fmt.Sprintf("%s is not as mailctl setup postfix made it%s: mailctl setup postfix --dry-run", e.path, firstMissing(e)))
 		}
 	}
+	if err := askPolicy(ctx, p.address); err != nil {
+		problems = append(problems, err.Error())
+	}
+	switch {
+	case p.unitsWrong(ctx):
+		problems = append(problems, policyUnit+" or "+transportSocket+" is not as mailctl setup postfix left it: mailctl setup postfix")
+	case p.transport == "":
+		hints = append(hints, "what Postfix sends on for aliases, .forward files and lists is not counted: mailctl setup postfix --forwards")
+	}
 	return problems, hints
+}
+
+// firstMissing names a line that an edit would write.
+func firstMissing(e *edit) string {
+	there := lines(e.before)
+	for _, line := range lines(e.after) {
+		if !slices.Contains(there, line) {
+			return ", it lacks: " + strings.TrimSpace(line)
+		}
+	}
+	return ""
 }
 
 // installed tells whether a unit is there to be started at boot.
