@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -431,6 +432,10 @@ func TestHandOff(t *testing.T) {
 // program that does not handle it, without a word of Go's.
 func TestSignals(t *testing.T) {
 	p := newPlace(t, "", &wire.Reply{Verdict: wire.VerdictAccept})
+	// Below nohup(1), or in the background of a shell, they would stay ignored in the wrapper.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT)
+	defer signal.Stop(caught)
 	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGALRM, unix.SIGTERM, unix.SIGXCPU, unix.SIGPROF, unix.SIGSYS, 40} {
 		cmd := exec.Command(p.wrapper, "a@x.example")
 		var said bytes.Buffer

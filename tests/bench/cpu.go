@@ -18,6 +18,10 @@ func (b *bench) used(daemons []*daemon) used {
 
 func usedByDaemons(daemons []*daemon) (sum time.Duration) {
 	for _, d := range daemons {
+		if d.peer != nil {
+			sum += d.peer.used()
+			continue
+		}
 		own, _ := processTime(d.process.Pid)
 		sum += own
 	}

@@ -18,16 +18,25 @@ import (
 	"sendmail-wrapper/wire"
 )
 
-// daemon is a mailquotad that runs as a child.
+// daemon is a mailquotad that runs as a child, or a peer.
 type daemon struct {
 	key      string
 	database string
 	config   string // path; the others alike
-	policy   string
+	policy   string // path of the policy socket, or address and port
 	socket   string
 	log      string
 	process  *os.Process
 	done     chan struct{} // closed when it has ended
+	peer     *peer         // nil: it is mailquotad; else all but policy and database is empty
+}
+
+// state is the protocol_state at which it counts.
+func (d *daemon) state() string {
+	if d.peer != nil {
+		return d.peer.state
+	}
+	return atEndOfMessage
 }
 
 // daemon returns the running daemon of a database and a host, starting it if
@@ -121,6 +130,9 @@ func (d *daemon) awaitReady(ctx context.Context) error {
 
 // failed adds the end of the daemon's log to an error.
 func (d *daemon) failed(err error) error {
+	if d.peer != nil {
+		return d.peer.failed(err)
+	}
 	text, _ := os.ReadFile(d.log)
 	if n := len(text); n > 2000 {
 		text = text[n-2000:]
@@ -130,6 +142,10 @@ func (d *daemon) failed(err error) error {
 
 // end ends a daemon, in order; one that does not end is killed.
 func (d *daemon) end() {
+	if d.peer != nil {
+		d.peer.end()
+		return
+	}
 	d.process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:

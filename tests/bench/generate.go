@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ type load struct {
 	attempts int64                // ends after so many; 0: when told
 	refusals bool                 // are expected, too
 	byObject int                  // accepted messages are counted for this many mailboxes
+	mark     int64                // reached is closed once so many are accepted; 0: never
+	reached  chan struct{}
 }
 
 // generator asks. All callers are in one thread that waits for whichever is
@@ -31,6 +35,7 @@ type generator struct {
 	load
 	bench   *bench
 	clients []client
+	head    string // of each request
 	epoll   int
 	rng     *rand.Rand
 	done    chan struct{} // closed when all is answered
@@ -72,27 +77,42 @@ func (p *phase) sample() sample {
 	return sample{value: p.rate(), latency: &p.latency, cpu: p.cpu}
 }
 
-// A request as Postfix 3.7 sends it (SMTPD_POLICY_README), but for what differs
-// from one to the next.
+// requestHead begins a request as Postfix 3.7 sends it (SMTPD_POLICY_README), but
+// for what differs from one to the next. A message's one recipient is counted by
+// DATA, and the recipient named before.
+func requestHead(state string) string {
+	recipient, count := "", 1
+	if state == atRecipient {
+		recipient, count = "someone@outside.example", 0
+	}
+	return fmt.Sprintf("request=smtpd_access_policy\nprotocol_state=%s\nprotocol_name=ESMTP\nclient_address=192.0.2.17\n"+
+		"client_name=client.example\nclient_port=51234\nreverse_client_name=client.example\nserver_address=192.0.2.1\nserver_port=587\n"+
+		"helo_name=client.example\nrecipient=%s\nrecipient_count=%d\nqueue_id=4ABCDE12FG\nsize=4711\netrn_domain=\nstress=\n"+
+		"sasl_method=PLAIN\nsasl_sender=\nccert_subject=\nccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\n"+
+		"encryption_protocol=TLSv1.3\nencryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\npolicy_context=\n",
+		state, recipient, count)
+}
+
 const (
-	requestHead = "request=smtpd_access_policy\nprotocol_state=END-OF-MESSAGE\nprotocol_name=ESMTP\nclient_address=192.0.2.17\n" +
-		"client_name=client.example\nclient_port=51234\nreverse_client_name=client.example\nserver_address=192.0.2.1\nserver_port=587\n" +
-		"helo_name=client.example\nrecipient=\nrecipient_count=1\nqueue_id=4ABCDE12FG\nsize=4711\netrn_domain=\nstress=\n" +
-		"sasl_method=PLAIN\nsasl_sender=\nccert_subject=\nccert_issuer=\nccert_fingerprint=\nccert_pubkey_fingerprint=\n" +
-		"encryption_protocol=TLSv1.3\nencryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\npolicy_context=\n"
-	answerAccepted = "action=DUNNO\n\n"
+	atRecipient    = "RCPT" // values of protocol_state
+	atEndOfMessage = "END-OF-MESSAGE"
+	answerAccepted = "action=DUNNO\n\n" // in any case, access(5)
 	answerRefused  = "action=452 "
 )
 
-func (c *client) write(mailbox int, sequence int64) error {
+// write asks about a message of its own: instance is smtpd's process, the time of
+// its session and a number (smtpd_check.c), all hexadecimal.
+func (c *client) write(head string, mailbox int, sequence int64, now time.Time) error {
 	domain := domainOf(mailbox)
-	b := append(c.out[:0], requestHead...)
+	b := append(c.out[:0], head...)
 	for _, key := range [...]string{"sasl_username=m", "sender=m"} {
 		b = strconv.AppendInt(append(b, key...), int64(mailbox), 10)
 		b = strconv.AppendInt(append(b, "@d"...), int64(domain), 10)
 		b = append(b, ".example\n"...)
 	}
-	b = strconv.AppendInt(append(b, "instance=1a2b."...), sequence, 16)
+	b = strconv.AppendInt(append(b, "instance=1a2b."...), now.Unix(), 16)
+	b = strconv.AppendInt(append(b, '.'), int64(now.Nanosecond()/1000), 16)
+	b = strconv.AppendInt(append(b, '.'), sequence, 16)
 	c.out, c.mailbox = append(b, "\n\n"...), mailbox
 	n, err := unix.Write(c.fd, c.out)
 	if err == nil && n < len(c.out) {
@@ -108,7 +128,7 @@ func (b *bench) begin(l load) (*generator, error) {
 		return nil, err
 	}
 	g := &generator{load: l, bench: b, epoll: epoll, clients: make([]client, l.callers), rng: rand.New(rand.NewPCG(1, 2)),
-		done: make(chan struct{}), by: make([]int64, l.byObject+1)}
+		head: requestHead(l.daemons[0].state()), done: make(chan struct{}), by: make([]int64, l.byObject+1)}
 	for i := range g.clients {
 		if err := g.connect(i); err != nil {
 			g.close()
@@ -127,18 +147,35 @@ func (b *bench) begin(l load) (*generator, error) {
 
 func (g *generator) connect(i int) error {
 	c := &g.clients[i]
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	address := g.daemons[i%len(g.daemons)].policy
+	family, to := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: address})
+	if network(address) == "tcp" {
+		tcp, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(tcp.Port()), Addr: tcp.Addr().As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	c.fd, c.in = fd, make([]byte, 0, 1024)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: g.daemons[i%len(g.daemons)].policy}); err != nil {
+	if err := unix.Connect(fd, to); err != nil {
 		return err
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
 	return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
+}
+
+// network is that of the path of a socket, or of an address and port.
+func network(address string) string {
+	if strings.HasPrefix(address, "/") {
+		return "unix"
+	}
+	return "tcp"
 }
 
 // send asks for the next message, unless there is to be none.
@@ -149,7 +186,7 @@ func (g *generator) send(c *client, now time.Time) {
 	c.sent = now
 	g.sent++
 	g.outstanding++
-	if err := c.write(g.mailbox(g.rng), g.sent); err != nil {
+	if err := c.write(g.head, g.mailbox(g.rng), g.sent, now); err != nil {
 		g.fail(fmt.Errorf("send a request: %w", err))
 	}
 }
@@ -210,8 +247,10 @@ func (g *generator) receive(c *client) {
 	now := time.Now()
 	g.outstanding--
 	switch {
-	case string(c.in) == answerAccepted:
-		g.accepted++
+	case bytes.EqualFold(c.in, []byte(answerAccepted)):
+		if g.accepted++; g.accepted == g.mark {
+			close(g.reached)
+		}
 		if c.mailbox < len(g.by) {
 			g.by[c.mailbox]++
 		}
@@ -297,8 +336,11 @@ func (g *generator) close() {
 }
 
 // prove compares the answers with the rows, which are as many whatever was
-// decided.
+// decided. A peer need not keep any.
 func (g *generator) prove(ctx context.Context) error {
+	if p := g.daemons[0].peer; p != nil {
+		return p.prove(ctx, g)
+	}
 	rows, err := g.bench.rowsBetween(ctx, g.daemons[0].database, g.began, time.Now())
 	if err == nil && rows != g.accepted+g.refused {
 		err = fmt.Errorf("%d answers, but %d rows", g.accepted+g.refused, rows)

@@ -37,8 +37,8 @@ func (m *machine) String() string {
 
 func (b *bench) machine(ctx context.Context) machine {
 	m := machine{Date: time.Now().UTC().Format(time.DateTime), Cores: runtime.NumCPU(), Go: runtime.Version(), Settings: map[string]string{}}
-	if out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
-		m.Commit = strings.TrimSpace(string(out))
+	if out, err := exec.CommandContext(ctx, filepath.Join(b.bin, "mailquotad"), "--version").Output(); err == nil {
+		m.Commit = strings.TrimSpace(strings.TrimPrefix(string(out), "mailquotad "))
 	}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		_, rest, _ := strings.Cut(string(text), "model name")

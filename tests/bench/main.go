@@ -25,8 +25,8 @@ import (
 	"syscall"
 )
 
-const usage = `usage: bench [-rows REGEXP] [-quick] [-long]   (by make bench; at the top of the checkout)
-       bench markdown FILE                      the table of a build/bench.json, for docs/performance.md
+const usage = `usage: bench [-rows REGEXP] [-quick] [-long | -peers]   (by make bench and make bench-peers; where bin/ is)
+       bench markdown FILE                              the table of a build/bench.json, for docs/performance.md
 `
 
 func main() {
@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string) error {
 	rows := flags.String("rows", "", "only figures whose name this matches, and their references")
 	quick := flags.Bool("quick", false, "one round instead of five")
 	long := flags.Bool("long", false, "also what takes many minutes")
+	beside := flags.Bool("peers", false, "instead of all else, mailquotad beside other policy servers: in a throw-away server of layer peers")
 	flags.Parse(args)
 	switch {
 	case flags.NArg() == 3 && flags.Arg(0) == "ask": // a process of block wire
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	if *quick {
 		b.rounds = 1
 	}
-	return b.run(ctx, *long)
+	return b.run(ctx, *long, *beside)
 }
 
 // all is everything that is measured, in order.
@@ -78,13 +79,17 @@ func all(long bool) []block {
 	return blocks
 }
 
-func (b *bench) run(ctx context.Context, long bool) (err error) {
+func (b *bench) run(ctx context.Context, long, beside bool) (err error) {
 	if err := b.open(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	report := report{Machine: b.machine(ctx), Rounds: b.rounds, Seconds: b.seconds}
-	for _, block := range all(long) {
+	blocks, path := all(long), "build/bench.json"
+	if beside {
+		blocks, path, report.Settings = peers(), "build/bench-peers.json", peerSettings(report.Machine)
+	}
+	for _, block := range blocks {
 		report.Rows = append(report.Rows, b.measure(ctx, block)...)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
@@ -92,7 +97,7 @@ func (b *bench) run(ctx context.Context, long bool) (err error) {
 	}
 	report.Failures = b.failures
 	report.print(os.Stdout)
-	if err := report.write("build/bench.json"); err != nil {
+	if err := report.write(path); err != nil {
 		return err
 	}
 	if n := len(b.failures); n > 0 {

@@ -11,13 +11,22 @@ import (
 	"unicode/utf8"
 )
 
-// report is build/bench.json.
+// report is build/bench.json, or build/bench-peers.json.
 type report struct {
-	Machine  machine  `json:"machine"`
-	Rounds   int      `json:"rounds"`
-	Seconds  int      `json:"seconds"` // of one measurement
-	Rows     []row    `json:"rows"`
-	Failures []string `json:"failures,omitempty"`
+	Machine  machine   `json:"machine"`
+	Rounds   int       `json:"rounds"`
+	Seconds  int       `json:"seconds"` // of one measurement
+	Rows     []row     `json:"rows"`
+	Settings []setting `json:"settings,omitempty"`
+	Failures []string  `json:"failures,omitempty"`
+}
+
+// setting is what a service was set to, for the reader.
+type setting struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Command string `json:"command"`
+	File    string `json:"file"` // its configuration
 }
 
 // row is one figure. Value is the median of the rounds, Ratio the median of the
@@ -92,6 +101,9 @@ func (r *report) print(out io.Writer) {
 	w.Flush()
 	fmt.Fprintln(out, "\n"+r.Machine.String())
 	fmt.Fprintln(out, "CPU: of one message, PostgreSQL + daemon + what asks (the last is part of the measurement, not of the service)")
+	for _, s := range r.Settings {
+		fmt.Fprintf(out, "\n%s (%s): %s\n%s", s.Name, s.Version, s.Command, indented(s.File))
+	}
 	for _, f := range r.Failures {
 		fmt.Fprintln(out, "FAILED", f)
 	}
@@ -116,10 +128,17 @@ func printMarkdown(path string) error {
 		}
 		fmt.Printf("| %s |\n", strings.Join(r.Rows[i].columns(), " | "))
 	}
+	for _, s := range r.Settings {
+		fmt.Printf("\n%s %s: `%s`\n\n%s", s.Name, s.Version, s.Command, indented(s.File))
+	}
 	for _, f := range r.Failures {
 		fmt.Println("\nFailed:", f)
 	}
 	return nil
+}
+
+func indented(text string) string {
+	return "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
 }
 
 // number writes three significant digits, and all of those before the point.
