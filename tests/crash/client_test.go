@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,10 @@ func (a answer) String() string {
 
 // askTimeout is more than a daemon needs that has lost its database.
 const askTimeout = time.Minute
+
+// instances counts the messages that were asked about: each has a name of its own, or
+// the second would get the answer of the first.
+var instances atomic.Int64
 
 // policyClient is an SMTP server that asks over Postfix's policy protocol and
 // keeps its connection, as smtpd(8) does.
@@ -63,7 +68,7 @@ func (c *policyClient) request(h *host, sender, mailbox string, recipients int) 
 		return "", err
 	}
 	_, err = fmt.Fprintf(c.conn, "request=smtpd_access_policy\nprotocol_state=END-OF-MESSAGE\nprotocol_name=ESMTP\n"+
-		"sasl_username=%s\nsender=%s\nrecipient_count=%d\nsize=1234\ninstance=%x.0\n\n", mailbox, sender, recipients, time.Now().UnixNano())
+		"sasl_username=%s\nsender=%s\nrecipient_count=%d\nsize=1234\ninstance=%x.%x\n\n", mailbox, sender, recipients, time.Now().UnixNano(), instances.Add(1))
 	if err != nil {
 		return "", err
 	}
