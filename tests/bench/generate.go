@@ -97,7 +97,7 @@ const (
 	atRecipient    = "RCPT" // values of protocol_state
 	atEndOfMessage = "END-OF-MESSAGE"
 	answerAccepted = "action=DUNNO\n\n" // in any case, access(5)
-	answerRefused  = "action=452 "
+	answerRefused  = "action=4"
 )
 
 // write asks about a message of its own: instance is smtpd's process, the time of
