@@ -45,6 +45,7 @@ import (
 
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/origin"
+	"sendmail-wrapper/systemd"
 	"sendmail-wrapper/wire"
 )
 
@@ -196,7 +197,7 @@ func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 	case <-s.database.queue.Reached():
 	case <-ctx.Done():
 	}
-	tellSystemd("READY=1")
+	NotifyReady()
 	s.log().Info().Str("version", s.version).Stringer("socket", sockets.Calls.Addr()).Str("host", s.config().Host).Msg("mailquotad takes requests")
 
 	if policySocket != nil {
@@ -213,7 +214,7 @@ func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 		err = context.Cause(ctx) // another of the sockets broke
 	}
 	cancel(err)
-	tellSystemd("STOPPING=1")
+	systemd.Notify("STOPPING=1")
 	s.log().Info().Int("calls", len(s.slots)).Msg("mailquotad stops")
 	others.Wait()
 	s.finish()

@@ -6,13 +6,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
-)
 
-// firstPassed is the first descriptor that systemd passes (sd_listen_fds(3)).
-const firstPassed = 3
+	"sendmail-wrapper/systemd"
+)
 
 // Sockets are those that mailquotad has before it reads anything.
 type Sockets struct {
@@ -59,47 +57,34 @@ func makeSocket(path string, mode fs.FileMode) (*net.UnixListener, error) {
 
 // passedSockets are those of socket activation, empty where there are none.
 func passedSockets() (passed Sockets, err error) {
-	pid, n := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
-	if n == "" || pid != strconv.Itoa(os.Getpid()) {
-		return Sockets{}, nil
+	all, err := systemd.Listeners()
+	if err != nil {
+		return Sockets{}, err
 	}
-	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		os.Unsetenv(name) // not for children
-	}
-	if n != "1" && n != "2" {
-		return Sockets{}, fmt.Errorf("systemd passed %s sockets: mailquotad takes one for calls and one for policy-listen", n)
-	}
-	for fd := uintptr(firstPassed); fd < firstPassed+uintptr(n[0]-'0'); fd++ {
-		if err := passed.take(fd); err != nil {
-			return Sockets{}, err
+	for _, l := range all {
+		if !passed.take(l) {
+			systemd.Close(all)
+			return Sockets{}, fmt.Errorf("the socket of systemd at %s %s: mailquotad takes one unix stream socket, and one of TCP at a loopback address", l.Addr().Network(), l.Addr())
 		}
 	}
 	return passed, nil
 }
 
-// take makes a descriptor of systemd the socket that its kind says.
-func (s *Sockets) take(fd uintptr) error {
-	syscall.CloseOnExec(int(fd))
-	f := os.NewFile(fd, "socket of systemd")
-	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return fmt.Errorf("take the socket of systemd: %w", err)
-	}
+// take makes a socket the one that its kind says, if there is none yet.
+func (s *Sockets) take(l net.Listener) bool {
 	switch l := l.(type) {
 	case *net.UnixListener:
 		if s.Calls == nil {
 			s.Calls = l
-			return nil
+			return true
 		}
 	case *net.TCPListener:
 		if s.Policy == nil && l.Addr().(*net.TCPAddr).IP.IsLoopback() {
 			s.Policy = l
-			return nil
+			return true
 		}
 	}
-	l.Close()
-	return fmt.Errorf("the socket of systemd at %s %s: mailquotad takes one unix stream socket, and one of TCP at a loopback address", l.Addr().Network(), l.Addr())
+	return false
 }
 
 // removeStale takes away the socket of a daemon that is dead, and nothing else.
@@ -125,22 +110,8 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// tellSystemd tells systemd the state of the service (sd_notify(3)), if it asked.
-func tellSystemd(state string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	_, _ = c.Write([]byte(state))
-}
-
 // NotifyReloading and NotifyReady enclose a reload.
-func NotifyReloading() { tellSystemd("RELOADING=1") }
+func NotifyReloading() { systemd.Notify("RELOADING=1") }
 
 // NotifyReady says that requests are taken.
-func NotifyReady() { tellSystemd("READY=1") }
+func NotifyReady() { systemd.Notify("READY=1") }

@@ -10,12 +10,12 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 
+	"sendmail-wrapper/systemd"
 	"sendmail-wrapper/transport"
 )
 
@@ -26,9 +26,6 @@ const (
 	exUsage       = 2
 	exUnavailable = 69
 )
-
-// firstPassed is the first descriptor that systemd passes (sd_listen_fds(3)).
-const firstPassed = 3
 
 const help = `mailquota-transport counts what Postfix sends on: aliases, .forward files, lists.
 
@@ -93,23 +90,19 @@ func serve(s *transport.Server, listeners []*net.UnixListener) int {
 
 // passedSockets are the ones of socket activation.
 func passedSockets() ([]*net.UnixListener, error) {
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || n < 1 || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+	passed, err := systemd.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	if len(passed) == 0 {
 		return nil, errors.New("systemd has passed no socket")
 	}
 	var listeners []*net.UnixListener
-	for fd := firstPassed; fd < firstPassed+n; fd++ {
-		f := os.NewFile(uintptr(fd), "socket of systemd")
-		l, err := net.FileListener(f)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("take a socket of systemd: %w", err)
-		}
+	for _, l := range passed {
 		unix, ok := l.(*net.UnixListener)
 		if !ok {
 			return nil, fmt.Errorf("a socket of systemd is of %s, not a unix stream socket", l.Addr().Network())
 		}
-		unix.SetUnlinkOnClose(false) // it is systemd's
 		listeners = append(listeners, unix)
 	}
 	return listeners, nil

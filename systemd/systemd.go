@@ -1,0 +1,67 @@
+// Package systemd is what a service takes from systemd and tells it: sockets that were
+// open before it started (sd_listen_fds(3)), and its state (sd_notify(3)).
+package systemd
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+// firstPassed is the first descriptor that is passed, maxPassed the most that are taken.
+const (
+	firstPassed = 3
+	maxPassed   = 256
+)
+
+// Listeners returns the sockets that systemd passed to this process, none where it passed
+// none. It takes what says so out of the environment, which is not for children: another
+// call returns none. Closing a unix socket leaves its file, which is systemd's.
+func Listeners() (passed []net.Listener, err error) {
+	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	if count == "" || pid != strconv.Itoa(os.Getpid()) {
+		return nil, nil
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 1 || n > maxPassed {
+		return nil, fmt.Errorf("LISTEN_FDS=%.20q of systemd: must be 1 to %d", count, maxPassed)
+	}
+	for fd := firstPassed; fd < firstPassed+n; fd++ {
+		syscall.CloseOnExec(fd)
+		f := os.NewFile(uintptr(fd), "socket of systemd")
+		l, err := net.FileListener(f)
+		f.Close()
+		if err != nil {
+			Close(passed)
+			return nil, fmt.Errorf("take a socket of systemd: %w", err)
+		}
+		passed = append(passed, l)
+	}
+	return passed, nil
+}
+
+// Close closes sockets that were passed.
+func Close(passed []net.Listener) {
+	for _, l := range passed {
+		l.Close()
+	}
+}
+
+// Notify tells systemd the state of the service, such as READY=1, if it asked for it.
+func Notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte(state))
+}
