@@ -39,6 +39,7 @@ type Daemon struct {
 	DatabaseOwner    string   `toml:"database-owner"`   // the same database as its owner
 	Host             string   `toml:"host"`             // name of this host in the database
 	Socket           string   `toml:"socket"`           // path of the unix socket
+	SubmitSocket     string   `toml:"submit-socket"`    // path of mailquota-submit's
 	FirstUserUID     uint32   `toml:"first-user-uid"`   // lowest uid whose mail is limited
 	CallsPerUser     int      `toml:"calls-per-user"`   // at the same time, 1 to 100000
 	Calls            int      `toml:"calls"`            // at the same time in all, 1 to 100000
@@ -110,8 +111,9 @@ func Default() Daemon {
 		DatabaseOwner:    "host=" + PrivateSocketDir + " user=mailquota dbname=mailquota",
 		Host:             host,
 		Socket:           "/run/mailquota/mailquotad.sock",
+		SubmitSocket:     "/run/mailquota-submit/submit.sock",
 		FirstUserUID:     1000,
-		CallsPerUser:     256,
+		CallsPerUser:     1024,
 		Calls:            4096,
 		RequestTimeout:   Duration(10 * time.Second),
 		DecisionTimeout:  Duration(5 * time.Second),
@@ -281,6 +283,9 @@ func (d *Daemon) check(m *mistakes) {
 	if !strings.HasPrefix(d.Socket, "/") || len(d.Socket) > 107 {
 		m.add("socket", "= %q: must be an absolute path of at most 107 bytes", d.Socket)
 	}
+	if !strings.HasPrefix(d.SubmitSocket, "/") || len(d.SubmitSocket) > 107 {
+		m.add("submit-socket", "= %q: must be an absolute path of at most 107 bytes", d.SubmitSocket)
+	}
 	if d.PolicySocket != "" && (!strings.HasPrefix(d.PolicySocket, "/") || len(d.PolicySocket) > 107) {
 		m.add("policy-socket", "= %q: must be an absolute path of at most 107 bytes, or empty", d.PolicySocket)
 	}
@@ -369,7 +374,7 @@ func checkSecret(path string, d *Daemon, m *mistakes) {
 
 // keys are all keys of the file.
 func keys() []string {
-	return []string{"database", "database-owner", "host", "socket", "first-user-uid", "calls-per-user", "calls",
+	return []string{"database", "database-owner", "host", "socket", "submit-socket", "first-user-uid", "calls-per-user", "calls",
 		"request-timeout", "decision-timeout", "on-database-down", "journal", "journal-limit", "journal-share",
 		"policy-socket", "policy-listen", "policy-users", "smtp-refusal", "sender-check", "trusted-users", "postfix-queue",
 		"metrics", "retention-days", "sums-months", "details-days", "record-subjects", "record-recipients", "record-requests",

@@ -7,7 +7,7 @@ import (
 	"sendmail-wrapper/quota"
 )
 
-// calls counts the calls that are worked on, by user.
+// calls counts what is worked on, by user.
 type calls struct {
 	mu    sync.Mutex
 	byUID map[uint32]int

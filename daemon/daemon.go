@@ -1,9 +1,9 @@
 // Package daemon is mailquotad: it answers each request of the socket.
 //
 // A connection is one call of sendmail. Who asks is taken from the kernel
-// before anything is read. At most calls-per-user calls of one user are worked
-// on at a time; those beyond are refused and recorded without reading a byte of
-// theirs. The command line is understood and the header scanned here, not by
+// before anything is read. A few calls of one user are worked on at a time, the others
+// wait (turns.go); those beyond calls-per-user are refused and recorded without reading
+// a byte of theirs. The command line is understood and the header scanned here, not by
 // the wrapper, which belongs to the caller; then the caller's origin is found
 // while he waits, and the message goes into the queue. The answer is given once
 // the transaction is committed.
@@ -57,11 +57,11 @@ type Server struct {
 	settings atomic.Pointer[settings]
 	database *database
 
-	slots        chan struct{} // of all calls
+	slots        chan struct{} // of all connections of calls
 	policySocket connections
 	policyPort   connections
 	questions    chan struct{} // slots of the requests of both that are worked on
-	calls        calls
+	turns        turns
 	warnings     warnings
 	asking       calls         // questions of ordinary users
 	asks         chan struct{} // slots of these that are worked on
@@ -71,6 +71,10 @@ type Server struct {
 
 	instances  instances
 	queueFiles queueFiles
+	returns    chan charge   // refused by the mail server, to be given back
+	sending    chan struct{} // places of the messages that the mail server has, and whose calls have no slot any more
+	sendingOf  calls         // the same, by user
+	givingBack sync.Mutex    // held by who gives back what was not sent: decisions of others wait for him, and so for one only
 
 	metrics      *metrics.Set
 	decisionTime *metrics.PrometheusHistogram
@@ -86,11 +90,12 @@ type settings struct {
 // New returns a server that logs as the configuration says. An error is about the
 // connection string of the database, or the journal's file.
 func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
-	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, c.Calls), questions: make(chan struct{}, c.Calls), asks: make(chan struct{}, asksAtOnce)}
+	s := &Server{version: version, started: time.Now(), finder: origin.NewFinder(origin.Settings{ApacheStatus: c.ApacheStatus, ApacheKey: c.ApacheStatusKey}), slots: make(chan struct{}, 2*c.Calls), questions: make(chan struct{}, c.Calls), asks: make(chan struct{}, asksAtOnce), returns: make(chan charge, maxGiveBacks), sending: make(chan struct{}, c.Calls)}
 	s.policySocket.init(c.Calls)
 	s.policyPort.init(c.Calls)
-	s.calls.init()
+	s.turns.init()
 	s.asking.init()
+	s.sendingOf.init()
 	s.instances.init(c.Host, s.started)
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
@@ -184,6 +189,7 @@ func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 	}
 	var others sync.WaitGroup
 	others.Go(func() { s.followQueue(ctx) })
+	others.Go(func() { s.giveBack(ctx) })
 	others.Go(func() { s.lookAfter(ctx) })
 	// It stops after the last call, whose event it takes.
 	recording, stopRecording := context.WithCancel(context.Background())
@@ -216,6 +222,7 @@ func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 	cancel(err)
 	systemd.Notify("STOPPING=1")
 	s.log().Info().Int("calls", len(s.slots)).Msg("mailquotad stops")
+	s.turns.open()
 	others.Wait()
 	s.finish()
 	return err
@@ -235,8 +242,9 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener) error {
 			return err
 		}
 		s.working.Go(func() {
-			defer func() { <-s.slots }()
-			s.serve(c.(*net.UnixConn))
+			release := sync.OnceFunc(func() { <-s.slots })
+			defer release()
+			s.serve(c.(*net.UnixConn), release)
 		})
 	}
 }
@@ -287,8 +295,8 @@ func (s *Server) finish() {
 	}
 }
 
-// serve answers one connection.
-func (s *Server) serve(c *net.UnixConn) {
+// serve answers one connection. It calls release once others may have its slot.
+func (s *Server) serve(c *net.UnixConn, release func()) {
 	defer c.Close()
 	defer func() {
 		if p := recover(); p != nil {
@@ -304,12 +312,15 @@ func (s *Server) serve(c *net.UnixConn) {
 		return
 	}
 	defer peer.Close()
-	owner := s.finder.Owner(peer.UID)
-	if !s.calls.enter(owner, s.config().CallsPerUser) {
-		s.reply(c, s.refuseExcess(peer))
+	turn, waited, why := s.turns.enter(s.finder.Owner(peer.UID), peer.PID, s.bounds())
+	if why != "" {
+		s.reply(c, s.refuseExcess(peer, why))
 		return
 	}
-	defer s.calls.leave(owner)
+	defer turn.leave()
+	if waited && !peer.Alive() { // killed in line: nothing of his is sent
+		return
+	}
 
 	if err := c.SetDeadline(time.Now().Add(time.Duration(s.config().RequestTimeout))); err != nil {
 		return
@@ -325,10 +336,23 @@ func (s *Server) serve(c *net.UnixConn) {
 	if message != nil {
 		defer message.Close()
 	}
-	s.reply(c, s.answer(peer, request, message))
+	reply := s.answer(peer, request, message, release)
+	// Before the answer: in a dialogue the next question may follow at once.
+	if request.Op == wire.OpSubmit && (reply.Verdict == wire.VerdictAccept || reply.Verdict == wire.VerdictUnavailable) {
+		turn.pass(peer.End())
+	}
+	s.reply(c, reply)
 }
 
-func (s *Server) answer(peer *origin.Peer, request *wire.Request, message *os.File) *wire.Reply {
+// bounds are those of a call. Who waits is answered before the wrapper, which cannot
+// tell it from a daemon that is away, gives up: with the time that the database may take,
+// twice, as its batch may come after one that waits for a database that is gone.
+func (s *Server) bounds() bounds {
+	c := s.config()
+	return bounds{c.CallsPerUser, c.Calls, max(decisionBound-2*time.Duration(c.DecisionTimeout)-time.Second, time.Second)}
+}
+
+func (s *Server) answer(peer *origin.Peer, request *wire.Request, message *os.File, release func()) *wire.Reply {
 	switch request.Op {
 	case wire.OpUsage:
 		return s.usage(peer)
@@ -337,7 +361,7 @@ func (s *Server) answer(peer *origin.Peer, request *wire.Request, message *os.Fi
 	case wire.OpAsk:
 		return s.ask(peer, request)
 	}
-	return s.submit(peer, request, message)
+	return s.submit(peer, request, message, release)
 }
 
 // reply sends the answer. A caller that has gone is no error of ours.

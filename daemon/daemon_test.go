@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Printf("%s\n", reply.Body)
 		return
+	case "asker":
+		playAsker(os.Getenv("TEST_SOCKET"))
+		return
 	case "stranger":
 		askStranger(os.Getenv("TEST_SOCKET"))
 		return
@@ -429,10 +432,7 @@ func TestTooManyAtOnce(t *testing.T) {
 		held = append(held, c)
 	}
 	for { // until both are entered
-		r.calls.mu.Lock()
-		n := r.calls.byUID[uint32(os.Getuid())]
-		r.calls.mu.Unlock()
-		if n == 2 {
+		if n, _ := r.turns.count(); n == 2 {
 			break
 		}
 		runtime.Gosched()
@@ -712,7 +712,7 @@ func TestFault(t *testing.T) {
 	defer broken.database.close()
 	broken.finder = nil
 	ends := socketPair(t)
-	broken.serve(ends[0])
+	broken.serve(ends[0], func() {})
 	want, err := (&wire.Reply{Verdict: wire.VerdictError, Text: "fault in mailquotad: see its log"}).AppendFrame(nil)
 	if err != nil {
 		t.Fatal(err)

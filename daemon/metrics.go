@@ -95,8 +95,9 @@ func (s *Server) writeMetrics(w io.Writer) {
 	counter("given_back_messages_total", s.counts.givenBack.Load())
 	counter("unknown_clients_total", s.counts.unknownClients.Load())
 	counter("rejected_requests_total", s.counts.rejected.Load())
-	// One slot is taken by the wait for the next connection.
-	gauge("calls", float64(max(len(s.slots)-1, 0)))
+	calls, waiting := s.turns.count()
+	gauge("calls", float64(calls-waiting))
+	gauge("calls_waiting", float64(waiting))
 	bySocket, evictedSocket := s.policySocket.count()
 	byPort, evictedPort := s.policyPort.count()
 	gauge(`policy_connections{listener="policy-socket"}`, float64(bySocket))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/quota"
@@ -40,8 +41,6 @@ type queueFiles struct {
 	mu    sync.Mutex
 	byID  map[string]*list.Element
 	order list.List // of *queueFile, the oldest first
-
-	refused chan charge
 }
 
 // charge is a message that was charged.
@@ -64,7 +63,6 @@ func (f *queueFiles) watch(queue string) (err error) {
 		return fmt.Errorf("inotify_init1: %w", err)
 	}
 	f.top, f.dirs, f.byID = filepath.Join(queue, "incoming"), map[int32]string{}, map[string]*list.Element{}
-	f.refused = make(chan charge, maxGiveBacks)
 	events := os.NewFile(uintptr(f.fd), "inotify")
 	if err := f.watchDir(f.top); err != nil {
 		events.Close()
@@ -190,9 +188,6 @@ func (s *Server) followQueue(ctx context.Context) {
 		return
 	}
 	defer context.AfterFunc(ctx, func() { f.events.Close() })()
-	var giving sync.WaitGroup
-	giving.Go(func() { s.giveBack(ctx) })
-	defer giving.Wait()
 	// A buffer for many events: Postfix under load makes some thousands a second.
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := f.events.Read(buffer)
@@ -237,7 +232,7 @@ func (s *Server) queueEvent(wd int32, mask uint32, name string) {
 		}
 	case mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
 		if c, refused := f.left(name, mask&unix.IN_DELETE != 0); refused {
-			s.refusedByPostfix(c)
+			s.refusedByServer(c)
 		}
 	}
 }
@@ -248,17 +243,17 @@ func (s *Server) watchAnew(dir string) {
 	}
 }
 
-// refusedByPostfix hands over a message to be given back.
-func (s *Server) refusedByPostfix(c charge) {
+// refusedByServer takes a message that the mail server has refused, to be given back.
+func (s *Server) refusedByServer(c charge) {
 	select {
-	case s.queueFiles.refused <- c:
+	case s.returns <- c:
 	default:
 		s.notGivenBack(&c, errors.New("too many are waiting for it"))
 	}
 }
 
 func (s *Server) notGivenBack(c *charge, why error) {
-	s.log().Error().Err(why).Str("id", c.id.String()).Str("queue_id", c.queueID).Msg("Postfix refused the message, and it stays charged")
+	c.log(s.log().Error().Err(why)).Msg(c.server() + " refused the message, and it stays charged")
 }
 
 // giveBack gives back one message after the other. While the database is away they
@@ -268,10 +263,10 @@ func (s *Server) giveBack(ctx context.Context) {
 	for {
 		var c charge
 		select {
-		case c = <-s.queueFiles.refused:
+		case c = <-s.returns:
 		case <-ctx.Done():
-			if n := len(s.queueFiles.refused); n > 0 {
-				s.log().Warn().Int("messages", n).Msg("Postfix refused these, and they stay charged: mailquotad stops")
+			if n := len(s.returns); n > 0 {
+				s.log().Warn().Int("messages", n).Msg("the mail server refused these, and they stay charged: mailquotad stops")
 			}
 			return
 		}
@@ -302,7 +297,23 @@ func (s *Server) giveBackOne(ctx context.Context, c *charge) error {
 		return err
 	}
 	s.counts.givenBack.Add(1)
-	s.log().Info().Str("id", c.id.String()).EmbedObject(c.of).Str("queue_id", c.queueID).
-		Int("recipients", c.recipients).Msg("Postfix refused the message: given back")
+	c.log(s.log().Info().EmbedObject(c.of)).Int("recipients", c.recipients).Msg(c.server() + " refused the message: given back")
 	return nil
+}
+
+// log adds which message it is to a line of the log.
+func (c *charge) log(e *zerolog.Event) *zerolog.Event {
+	e = e.Str("id", c.id.String())
+	if c.queueID != "" {
+		e = e.Str("queue_id", c.queueID)
+	}
+	return e
+}
+
+// server is who has refused the message: Postfix where that was seen in its queue.
+func (c *charge) server() string {
+	if c.queueID != "" {
+		return "Postfix"
+	}
+	return "the mail server"
 }

@@ -59,7 +59,7 @@ func TestRecordRequests(t *testing.T) {
 		for name, f := range m.Origin.Facts() {
 			*f = origin.Fact{Value: "the-" + name, Proof: origin.System}
 		}
-		if reply := r.decide(&m, false, time.Now()); reply.Verdict != wire.VerdictAccept {
+		if reply, _ := r.decide(&m, false, time.Now()); reply.Verdict != wire.VerdictAccept {
 			t.Fatalf("%+v", reply)
 		}
 		var row string

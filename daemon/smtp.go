@@ -143,7 +143,7 @@ func (s *Server) charge(i *instance, m *quota.Message, q *policy.Request, began 
 	} else {
 		s.counts.accepted.Add(1)
 		if s.queueFiles.charged(file, m, decision.At) {
-			s.refusedByPostfix(file.charge)
+			s.refusedByServer(file.charge)
 		}
 		i.final = &answer{action: policy.Dunno}
 	}

@@ -23,8 +23,8 @@ import (
 	"sendmail-wrapper/wire"
 )
 
-// submit decides about one message.
-func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.File) *wire.Reply {
+// submit decides about one message, and has it sent where that is asked for.
+func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.File, release func()) *wire.Reply {
 	began := time.Now()
 	profile, err := sendmail.ProfileByName(request.Profile)
 	if err != nil {
@@ -59,7 +59,13 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 			return s.wrong(peer, fmt.Errorf("read the message: %w", err))
 		}
 	}
-	content.Close()
+	handing, err := s.handOverOf(peer, request, profile, &call, &envelope, lookup)
+	if err != nil {
+		return s.wrong(peer, err)
+	}
+	if handing == nil {
+		content.Close()
+	}
 	if dialogue {
 		envelope.Sender, envelope.SenderSet, envelope.Recipients = request.Sender, true, max(request.Recipients, 1)
 		envelope.LineBreaks = false // in the environment, which is not looked at
@@ -80,19 +86,40 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	if s.trusts(&m.Origin) {
 		m.OnBehalf = cmp.Or(bareAddress(envelope.RedirectedFrom), listAddress(m.Sender))
 	}
+	full := false // of messages that the mail server has
+	if handing != nil {
+		// No user takes all of them where the mail server hangs.
+		owner := s.finder.Owner(peer.UID)
+		if full = !s.sendingOf.enter(owner, max(16, cap(s.sending)/16)); !full {
+			defer s.sendingOf.leave(owner)
+			select {
+			case s.sending <- struct{}{}:
+				defer func() { <-s.sending }()
+			default:
+				full = true
+			}
+		}
+	}
 	switch {
 	case tooLong:
-		m.Forbidden = err.Error()
+		m.Forbidden = sendmail.ErrHeaderTooLong.Error()
+	case full:
+		m.Forbidden = "too many messages wait for the mail server"
 	case request.Truncated:
 		m.Forbidden = wire.TextTooLong
 	case envelope.LineBreaks:
 		m.Forbidden = "an argument or a variable has a line break, behind which " + profile.Name + " would read recipients or commands"
 	case m.Recipients == 0:
 		s.log().Info().Uint32("uid", m.Origin.UID).Str("user", m.Origin.User).Msg("no recipients: left to the mail server to refuse")
-		return &wire.Reply{Verdict: wire.VerdictAccept}
+		reply := &wire.Reply{Verdict: wire.VerdictAccept}
+		if handing == nil {
+			return reply
+		}
+		release()
+		return s.send(handing, content, &m, time.Time{}, reply)
 	}
 	m.Recipients = max(m.Recipients, 1)
-	reply := s.decide(&m, call.Gateway, began)
+	reply, at := s.decide(&m, call.Gateway, began)
 	if reply.Verdict == wire.VerdictRefuse && (tooLong || request.Truncated) {
 		reply.Code = wire.CodeTooLong
 	}
@@ -100,7 +127,17 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		// Neither name nor value is the caller's.
 		reply.Trace, reply.TraceAt = profile.Trace(asked, head, traceHeader+": "+reply.ID)
 	}
-	return reply
+	switch {
+	case reply.Verdict != wire.VerdictAccept || handing == nil:
+		return reply
+	case request.Truncated: // a part of a message is none, and observe lets it pass
+		s.giveBackNow(&m, at)
+		refused := handing.refusal(reply, wire.TextTooLong)
+		refused.Code = wire.CodeTooLong
+		return refused
+	}
+	release()
+	return s.send(handing, content, &m, at, reply)
 }
 
 // originOf looks up who called.
@@ -136,14 +173,14 @@ func hints(request *wire.Request) map[string]string {
 // same time. Nothing of it is read, so it costs no time that the caller can
 // draw out. Whatever becomes of the record, the call is refused: its number is
 // in the caller's hand.
-func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
+func (s *Server) refuseExcess(peer *origin.Peer, why string) *wire.Reply {
 	m := quota.Message{
 		Origin:     s.originOf(peer, origin.Claims{}),
 		Recipients: 1,
-		Forbidden:  fmt.Sprintf("too many calls of sendmail at the same time (more than %d)", s.config().CallsPerUser),
+		Forbidden:  "too many calls of sendmail at the same time (" + why + ")",
 	}
 	m.Sender = m.Origin.User
-	reply := s.decide(&m, false, time.Now())
+	reply, _ := s.decide(&m, false, time.Now())
 	if reply.Verdict != wire.VerdictRefuse {
 		reply = refusal(&m, &quota.Refusal{Reason: m.Forbidden}, false)
 	}
@@ -151,23 +188,24 @@ func (s *Server) refuseExcess(peer *origin.Peer) *wire.Reply {
 	return reply
 }
 
-// decide puts a message through the queue, and logs what became of it.
-func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) *wire.Reply {
+// decide puts a message through the queue, and logs what became of it. It returns when
+// it was charged, zero where it was not.
+func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) (reply *wire.Reply, charged time.Time) {
 	if o := &m.Origin; o.Client.Proof >= origin.System {
 		m.Client, _ = netip.ParseAddr(o.Client.Value) // zero where it is none
 	}
 	s.dropRequest(&m.Origin)
 	decision, err := s.decision(m)
 	if err != nil {
-		return s.undecided(m, gateway, err)
+		return s.undecided(m, gateway, err), time.Time{}
 	}
 	s.logDecision(m, &decision, time.Since(began))
 	if decision.Refusal != nil {
 		s.counts.refused.Add(1)
-		return refusal(m, decision.Refusal, gateway)
+		return refusal(m, decision.Refusal, gateway), time.Time{}
 	}
 	s.counts.accepted.Add(1)
-	return &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}
+	return &wire.Reply{Verdict: wire.VerdictAccept, ID: m.ID.String()}, decision.At
 }
 
 // dropRequest drops what record-requests says is not kept.
@@ -225,7 +263,7 @@ func (s *Server) undecided(m *quota.Message, gateway bool, err error) *wire.Repl
 }
 
 var verdictNames = map[wire.Verdict]string{wire.VerdictAccept: "accept", wire.VerdictRefuse: "refuse",
-	wire.VerdictUnavailable: "unavailable", wire.VerdictError: "error"}
+	wire.VerdictUnavailable: "unavailable", wire.VerdictError: "error", wire.VerdictHanded: "handed over"}
 
 // wrong refuses a request that the wrapper would not make.
 func (s *Server) wrong(peer *origin.Peer, err error) *wire.Reply {

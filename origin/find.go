@@ -99,6 +99,15 @@ func (f *Finder) Find(p *Peer, c Claims) Origin {
 // subordinate (subuid(5)), as in a container of his.
 func (f *Finder) Owner(uid uint32) uint32 { return f.users.current().owner(uid) }
 
+// Login returns the login name and the full name of a user, or of the one to whom the uid
+// belongs. Not known: passwd(5) has none.
+func (f *Finder) Login(uid uint32) (login, fullName string, known bool) {
+	users := f.users.current()
+	owner := users.owner(uid)
+	login, known = users.names[owner]
+	return login, users.full[owner], known
+}
+
 // IsOne tells whether a uid is that of one of these login names. A name that is not
 // there is nobody's.
 func (f *Finder) IsOne(uid uint32, names []string) bool {

@@ -115,7 +115,7 @@ func FuzzSubuid(f *testing.F) {
 	f.Add("alice:x:1001:1::/:/\n", "alice:100000:65536\n1002:4294967295:2\n")
 	f.Add("root:x:0:0", "root:1:1\n0:1:1")
 	f.Fuzz(func(t *testing.T, passwd, subuid string) {
-		names, uids := parsePasswd(passwd)
+		names, uids, _ := parsePasswd(passwd)
 		for name := range uids {
 			if name == "" {
 				t.Errorf("parsePasswd(%q) has an empty name", passwd)

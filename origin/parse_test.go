@@ -53,8 +53,11 @@ func TestParseStatus(t *testing.T) {
 }
 
 func TestSubuid(t *testing.T) {
-	names, uids := parsePasswd("root:x:0:0:root:/root:/bin/sh\nalice:x:1001:1001::/home/alice:/bin/sh\nalias:x:1001:1001::/:/\n" +
+	names, uids, full := parsePasswd("root:x:0:0:root:/root:/bin/sh\nalice:x:1001:1001:& A,room 5,,:/home/alice:/bin/sh\nalias:x:1001:1001:Alias:/:/\n" +
 		"alice:x:1002:1:::\n#off:x:5:5::/:/\n+::::::\nbad:x:y:1::/:\nbob:x:1003:1003::/home/bob:/bin/sh\nshort:x:9\n")
+	if diff := cmp.Diff(map[uint32]string{0: "root", 1001: "Alice A", 1002: "", 1003: ""}, full); diff != "" {
+		t.Errorf("full names of passwd (-want +got):\n%s", diff)
+	}
 	if diff := cmp.Diff(map[uint32]string{0: "root", 1001: "alice", 1002: "alice", 1003: "bob"}, names); diff != "" {
 		t.Errorf("names of passwd (-want +got):\n%s", diff)
 	}

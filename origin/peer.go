@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -97,13 +98,54 @@ func (p *Peer) Alive() bool {
 	if p.gone || p.pidfd < 0 {
 		return !p.gone
 	}
-	poll := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	return !ended(p.pidfd)
+}
+
+// ended asks a pidfd. What cannot be asked has ended, too.
+func ended(pidfd int) bool {
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Ppoll(poll, &unix.Timespec{}, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		return err == nil && n == 0
+		return err != nil || n != 0
+	}
+}
+
+// End tells when a process ends. Take it with Peer.End.
+type End struct{ pidfd *os.File }
+
+// End takes the pidfd over, of which the peer then has none any more. It is nil where
+// the kernel does not tell, or the process has ended.
+func (p *Peer) End() *End {
+	if p.pidfd < 0 || !p.Alive() {
+		return nil
+	}
+	// os.NewFile has those that do not block watched by epoll(7).
+	if err := unix.SetNonblock(p.pidfd, true); err != nil {
+		return nil
+	}
+	e := &End{os.NewFile(uintptr(p.pidfd), "pidfd")}
+	p.pidfd = -1
+	return e
+}
+
+// Wait returns once the process has ended, or is a zombie, or Stop was called. It is
+// called once, at most.
+func (e *End) Wait() {
+	defer e.pidfd.Close()
+	c, err := e.pidfd.SyscallConn()
+	if err != nil { // stopped
+		return
+	}
+	c.Read(func(fd uintptr) bool { return ended(int(fd)) }) // an error is Stop, or that it cannot be watched
+}
+
+// Stop ends Wait, and releases the pidfd. It may be called on nil, and several times.
+func (e *End) Stop() {
+	if e != nil {
+		e.pidfd.Close()
 	}
 }
 

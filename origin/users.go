@@ -27,6 +27,7 @@ type users struct {
 // userTable is what these files say at one time. It does not change.
 type userTable struct {
 	names  map[uint32]string
+	full   map[uint32]string // names of the first field of GECOS
 	uids   map[string]uint32
 	ranges []uidRange
 }
@@ -63,7 +64,7 @@ func (u *users) current() *userTable {
 	}
 	table := new(userTable)
 	text, _ := os.ReadFile(u.passwd)
-	table.names, table.uids = parsePasswd(string(text))
+	table.names, table.uids, table.full = parsePasswd(string(text))
 	text, _ = os.ReadFile(u.subuid)
 	table.ranges = parseSubuid(string(text), table.uids)
 	u.table, u.passwdStamp, u.subuidStamp = table, passwd, subuid
@@ -105,9 +106,10 @@ func parseUID(s string) (uint32, bool) {
 }
 
 // parsePasswd reads passwd(5). Of several names of a uid, and of several lines of
-// a name, the first counts, as with getpwuid(3) and getpwnam(3).
-func parsePasswd(text string) (names map[uint32]string, uids map[string]uint32) {
-	names, uids = make(map[uint32]string), make(map[string]uint32)
+// a name, the first counts, as with getpwuid(3) and getpwnam(3). A full name is GECOS up
+// to the first comma, where "&" stands for the login name.
+func parsePasswd(text string) (names map[uint32]string, uids map[string]uint32, full map[uint32]string) {
+	names, uids, full = make(map[uint32]string), make(map[string]uint32), make(map[uint32]string)
 	for line := range strings.Lines(text) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 4)
 		if len(fields) < 4 || fields[0] == "" || strings.ContainsAny(fields[0][:1], "#+-") {
@@ -119,12 +121,16 @@ func parsePasswd(text string) (names map[uint32]string, uids map[string]uint32) 
 		}
 		if _, seen := names[uid]; !seen {
 			names[uid] = fields[0]
+			_, gecos, _ := strings.Cut(fields[3], ":")
+			gecos, _, _ = strings.Cut(gecos, ":")
+			gecos, _, _ = strings.Cut(gecos, ",")
+			full[uid] = strings.ReplaceAll(gecos, "&", strings.ToUpper(fields[0][:1])+fields[0][1:])
 		}
 		if _, seen := uids[fields[0]]; !seen {
 			uids[fields[0]] = uid
 		}
 	}
-	return names, uids
+	return names, uids, full
 }
 
 // parseSubuid reads subuid(5), OWNER:FIRST:COUNT with an owner by name or by
@@ -147,4 +153,17 @@ func parseSubuid(text string, uids map[string]uint32) []uidRange {
 		}
 	}
 	return ranges
+}
+
+// UserNames returns a function that names uids as /etc/passwd has them now, "#UID" where
+// it has none, and the ordinary user whose subordinate uid (subuid(5)) one is, "" of others.
+func UserNames() func(uid uint32) (name, owner string) {
+	u := users{passwd: "/etc/passwd", subuid: "/etc/subuid"}
+	table := u.current()
+	return func(uid uint32) (name, owner string) {
+		if of := table.owner(uid); of != uid {
+			owner = table.name(of)
+		}
+		return table.name(uid), owner
+	}
 }

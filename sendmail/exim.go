@@ -87,6 +87,18 @@ var exim = Profile{
 	GoAhead: `354 Enter message, ending with "." on a line by itself`, // smtp_in.c; the predata ACL may set another
 	CRLF:    true,                                                     // receive.c: first_line_ended_crlf
 
+	Passed: []passed{
+		{"t", ""}, {"ti", ""}, {"i", ""}, {"oi", "-i"}, {"oitrue", "-i"},
+		{"ee", ""}, {"em", ""}, {"ew", ""}, {"ep", ""}, {"eq", ""},
+		{"oee", ""}, {"oem", ""}, {"oew", ""}, {"oep", ""}, {"oeq", ""},
+		{"E*", "-oep"}, // for Exim itself; what counts is that nothing is bounced
+		{"N", ""}, {"h:", ""},
+	},
+	NamePassed:   []string{"-i", "-oee"}, // rmail: errors_sender_rc = EXIT_SUCCESS
+	PrintsErrors: []string{"-oep"},
+	PrintsAll:    true,    // ERRORS_STDERR: main() and receive_msg() exit before anything is queued
+	Unqueued:     []int{}, // 1 and 2 may have mailed a bounce: moan_to_sender()
+
 	TraceEnds:   true,
 	TraceCloses: true, // receive_msg(): "if not a valid header line, break from the header reading loop"
 	mboxLine:    asctimeLine,

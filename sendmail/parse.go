@@ -5,14 +5,23 @@ import "strings"
 // Parse reads a command line. It never fails: a call that the real program
 // would reject is Other, so that the real program says so itself.
 func (p *Profile) Parse(argv []string) Call {
+	w := parsing{profile: p}
+	return w.parse(argv)
+}
+
+func (w *parsing) parse(argv []string) Call {
 	if len(argv) == 0 {
 		return Call{}
 	}
-	w := parsing{profile: p, argv: argv}
+	p := w.profile
+	w.argv = argv
 	w.call.Mode = Submit
 	w.call.IgnoreDots = !p.Dots
 	if r := lookup(p.Names, argv[0][strings.LastIndexByte(argv[0], '/')+1:]); r != nil {
 		w.do(r.does, "")
+		if r.does&ignoreDots != 0 {
+			w.handed = append(w.handed, p.NamePassed...)
+		}
 	}
 	words := argv[1:]
 	ok := false
@@ -29,7 +38,7 @@ func (p *Profile) Parse(argv []string) Call {
 		w.call.Mode = Probe
 	}
 	if ok && p.check != nil {
-		p.check(&w)
+		p.check(w)
 	}
 	if !ok || w.ended || w.call.Mode == Other {
 		return Call{}
@@ -56,6 +65,12 @@ type parsing struct {
 	seen    [128]int // how often each option occurred
 	ended   bool     // the program submits nothing, whatever else is there
 	probe   bool
+
+	// For HandOver.
+	senderGiven string   // value of the last -f or -r
+	fullName    string   // value of -F
+	fullNameSet bool     //
+	handed      []string // the other options
 }
 
 // words reads options of which each is a word of its own, until the first word
@@ -83,6 +98,7 @@ func (w *parsing) words(words []string) bool {
 			value, words = words[0], words[1:]
 		}
 		w.do(r.does, value)
+		w.hand(form, value)
 	}
 	w.call.Operands = words
 	return true
@@ -168,6 +184,7 @@ func (w *parsing) option(option byte, value string) {
 	if r := lookup(w.profile.Does, string(option)+value); r != nil {
 		w.do(r.does, value)
 	}
+	w.hand(string(option), value)
 }
 
 // do is what an option does, or a name.

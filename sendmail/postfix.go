@@ -54,6 +54,15 @@ var postfix = Profile{
 
 	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // smtpd.c, data_cmd()
 
+	Passed: []passed{
+		{"bv*", "-bv"}, {"t", ""}, {"i", ""}, {"oi*", "-i"}, {"G", ""},
+		{"B*", ""}, {"N*", ""}, {"R*", ""}, {"V*", ""}, {"XV*", ""}, // of -X there is VERP only
+	},
+	FullNameEnv: "NAME", // fullname.c
+	DSN:         true,
+	SMTPUTF8:    true, // smtputf8_autodetect_classes = sendmail, verify
+	// Unqueued: enqueue() is fatal before postdrop(1) has queued the message, or where that says that it has not.
+
 	TraceEnds:   true, // sendmail_fix_line_endings = strict
 	TraceCloses: true, // mime_state_update(): a line that is no field ends the header, and gets an empty line before it
 }

@@ -80,6 +80,18 @@ type Profile struct {
 	GoAhead string // the reply to DATA that asks for the content, without line end
 	CRLF    bool   // if the first line of the content ends in CR LF, LF alone ends no line
 
+	// What another user runs for the caller (handover.go).
+
+	Passed       []passed // options that are handed over; none where that is not possible
+	NamePassed   []string // what argv[0] means, where it is a name that ignores dots
+	FullNameEnv  string   // a variable with the sender's full name
+	OwnFullName  bool     // that of passwd(5) is for a sender without -f only
+	PrintsErrors []string // options with which what is wrong is printed, and not mailed
+	DSN          bool     // its SMTP server has DSN, and -N, -R and -V are of that (RFC 3461)
+	SMTPUTF8     bool     // its SMTP server has SMTPUTF8, and it finds out by itself where a message needs it
+	PrintsAll    bool     // where errors are printed, a call with an error has queued nothing
+	Unqueued     []int    // exit statuses after which nothing is queued; nil for all but 0
+
 	// The trace field (trace.go).
 
 	TraceEnds   bool // how the first line ends says how others end, so the field must end alike

@@ -68,6 +68,18 @@ var sendmail8 = Profile{
 	GoAhead: "354 End data with <CR><LF>.<CR><LF>", // collect() of 8.18, and of 8.17 as Debian patches it
 	CRLF:    true,                                  // SRV_REQ_CRLF. A client with LF only is not refused here
 
+	Passed: []passed{
+		{"t", ""}, {"i", ""}, {"oi*", ""}, {"OIgnoreDots*", "-i"}, {"G", ""}, {"n", ""},
+		{"e*", ""}, {"oe*", ""}, {"B*", ""}, {"N*", ""}, {"R*", ""}, {"V*", ""}, {"h*", ""},
+	},
+	FullNameEnv:  "NAME", // main()
+	PrintsErrors: []string{"-oep"},
+	DSN:          true,
+	OwnFullName:  true, // setsender(): where pw_name is the sender
+	// EX_OSFILE, EX_CANTCREAT, EX_IOERR, EX_NOPERM and EX_CONFIG: no queue file. Others may have sent a part, or a bounce.
+	// 74, 77 and 78 may be one recipient's, where it delivers at once (DeliveryMode=i), and others have the message.
+	Unqueued: []int{72, 73},
+
 	TraceCloses: true, // collect(): MS_BODY begins at the first line that is none of the header
 	traceable:   sendmail8Traceable,
 }

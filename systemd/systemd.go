@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -43,6 +44,27 @@ func Listeners() (passed []net.Listener, err error) {
 		passed = append(passed, l)
 	}
 	return passed, nil
+}
+
+// UnixListeners is Listeners for a service that has nothing but unix stream sockets, at least one.
+func UnixListeners() ([]*net.UnixListener, error) {
+	passed, err := Listeners()
+	if err != nil {
+		return nil, err
+	}
+	if len(passed) == 0 {
+		return nil, errors.New("systemd has passed no socket")
+	}
+	var listeners []*net.UnixListener
+	for _, l := range passed {
+		unix, ok := l.(*net.UnixListener)
+		if !ok {
+			Close(passed)
+			return nil, fmt.Errorf("a socket of systemd is of %s, not a unix stream socket", l.Addr().Network())
+		}
+		listeners = append(listeners, unix)
+	}
+	return listeners, nil
 }
 
 // Close closes sockets that were passed.

@@ -14,7 +14,10 @@ import (
 // other type is the caller's own doing (no descriptors left, no memory, a
 // command line that is too long): a caller can bring that about whenever he
 // likes, so it must never let a message pass.
-type UnreachableError struct{ Err error }
+type UnreachableError struct {
+	Err   error
+	Asked bool // the request was sent whole: a message may be counted, and handed over
+}
 
 func (e *UnreachableError) Error() string { return "mailquotad does not answer: " + e.Err.Error() }
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -48,6 +51,9 @@ func Ask(socket string, r *Request, message *os.File, timeout time.Duration) (*R
 	if err != nil && sendErr != nil {
 		return nil, sendErr
 	}
+	if unreachable := (*UnreachableError)(nil); errors.As(err, &unreachable) {
+		unreachable.Asked = true
+	}
 	return reply, err
 }
 
@@ -61,7 +67,7 @@ type client struct {
 func (c *client) before(option int) error {
 	left := time.Until(c.deadline)
 	if left <= 0 {
-		return &UnreachableError{unix.ETIMEDOUT}
+		return &UnreachableError{Err: unix.ETIMEDOUT}
 	}
 	tv := unix.NsecToTimeval(max(left, time.Microsecond).Nanoseconds())
 	return os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, option, &tv))
@@ -118,7 +124,7 @@ func (c *client) receive() (*Reply, error) {
 		case err != nil:
 			return nil, classify("recv", err)
 		case n == 0:
-			return nil, &UnreachableError{io.ErrUnexpectedEOF}
+			return nil, &UnreachableError{Err: io.ErrUnexpectedEOF}
 		}
 		if len(buf) == headerLen {
 			n, err := frameLength(buf, MaxReply)
@@ -138,7 +144,7 @@ func classify(call string, err error) error {
 		return nil
 	case unix.ENOENT, unix.ENOTDIR, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, unix.EAGAIN,
 		unix.ETIMEDOUT, unix.EACCES, unix.EPERM, unix.EPROTOTYPE, unix.ENOTSOCK:
-		return &UnreachableError{os.NewSyscallError(call, err)}
+		return &UnreachableError{Err: os.NewSyscallError(call, err)}
 	}
 	return os.NewSyscallError(call, err)
 }

@@ -20,6 +20,7 @@ func (r *Request) AppendFrame(b []byte) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(r.Recipients))
 	b = appendList(b, r.To)
 	b = appendString(b, string(r.Question))
+	b = appendBool(b, r.HandOff)
 	return endFrame(b, start, MaxRequest)
 }
 
@@ -34,6 +35,8 @@ func (r *Reply) AppendFrame(b []byte) ([]byte, error) {
 	b = appendString(b, string(r.Body))
 	b = appendString(b, r.Trace)
 	b = binary.AppendUvarint(b, uint64(r.TraceAt))
+	b = appendString(b, string(r.Stdout))
+	b = appendString(b, string(r.Stderr))
 	return endFrame(b, start, MaxReply)
 }
 
@@ -88,9 +91,7 @@ func decodeRequest(body []byte) (*Request, error) {
 	d.version()
 	r := &Request{Op: Op(d.byte()), Profile: d.string(), Argv: d.list(), Hints: d.list()}
 	r.Truncated, r.Sender, r.Recipients, r.To = d.bool(), d.string(), d.count(), d.list()
-	if question := d.string(); question != "" {
-		r.Question = []byte(question)
-	}
+	r.Question, r.HandOff = d.bytes(), d.bool()
 	d.end()
 	if d.err == nil && len(r.To) > MaxTo {
 		d.fail(strconv.Itoa(len(r.To)) + " recipients by name: at most " + strconv.Itoa(MaxTo) + " are taken")
@@ -100,6 +101,9 @@ func decodeRequest(body []byte) (*Request, error) {
 	}
 	if d.err == nil && ((r.Op == OpAsk) != (len(r.Question) > 0) || len(r.Question) > MaxQuestion) {
 		d.fail("a question of " + strconv.Itoa(len(r.Question)) + " bytes: it has 1 to " + strconv.Itoa(MaxQuestion) + ", and other requests have none")
+	}
+	if d.err == nil && r.HandOff && r.Op != OpSubmit {
+		d.fail("nothing to send in a request of this kind")
 	}
 	if d.err == nil && r.Op == OpSubmit && len(r.Argv) == 0 {
 		d.fail("no command line")
@@ -115,9 +119,13 @@ func decodeReply(body []byte) (*Reply, error) {
 	d.version()
 	r := &Reply{Verdict: Verdict(d.byte()), Exit: d.byte(), Code: d.string(), ID: d.string(), Text: d.string(), Body: []byte(d.string())}
 	r.Trace, r.TraceAt = d.string(), d.offset()
+	r.Stdout, r.Stderr = d.bytes(), d.bytes()
 	d.end()
-	if d.err == nil && (r.Verdict < VerdictAccept || r.Verdict > VerdictError) {
+	if d.err == nil && (r.Verdict < VerdictAccept || r.Verdict > VerdictHanded) {
 		d.fail("reply with an unknown verdict")
+	}
+	if d.err == nil && max(len(r.Stdout), len(r.Stderr)) > MaxOutput {
+		d.fail("output of more than " + strconv.Itoa(MaxOutput) + " bytes")
 	}
 	if d.err != nil {
 		return nil, d.err
@@ -199,6 +207,14 @@ func (d *decoder) string() string {
 	s := string(d.rest[:n])
 	d.rest = d.rest[n:]
 	return s
+}
+
+// bytes is nil for none.
+func (d *decoder) bytes() []byte {
+	if s := d.string(); s != "" {
+		return []byte(s)
+	}
+	return nil
 }
 
 func (d *decoder) list() []string {

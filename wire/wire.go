@@ -15,7 +15,7 @@ package wire
 
 // Version of the protocol. A daemon answers a request of another version with
 // VerdictError and a text that names both.
-const Version = 4
+const Version = 5
 
 // Op is what a request asks for.
 type Op uint8
@@ -32,7 +32,7 @@ const (
 // change how an MTA reads its command line or finds the envelope (package sendmail).
 var HintNames = []string{"SCRIPT_FILENAME", "REQUEST_URI", "HTTP_HOST", "SERVER_NAME", "REMOTE_ADDR", "GATEWAY_INTERFACE",
 	"REQUEST_METHOD", "DOCUMENT_ROOT", "TRIGGER_UNIT", "SUDO_USER",
-	"POSIXLY_CORRECT", "MAIL_VERBOSE", "EMAIL", "USER", "LOGNAME", "MAILUSER", "MAILHOST", "HOSTNAME",
+	"POSIXLY_CORRECT", "MAIL_VERBOSE", "NAME", "EMAIL", "USER", "LOGNAME", "MAILUSER", "MAILHOST", "HOSTNAME",
 	"NULLMAILER_USER", "NULLMAILER_HOST", "NULLMAILER_SUSER", "NULLMAILER_SHOST", "NULLMAILER_FLAGS"}
 
 // Request is what the wrapper (OpSubmit) or mailctl asks.
@@ -50,6 +50,9 @@ type Request struct {
 	To         []string // the first of them, at most MaxTo: for the report only
 
 	Question []byte // JSON, of OpAsk only, at most MaxQuestion
+
+	// Of OpSubmit: what is accepted, mailquotad has sent, and answers VerdictHanded.
+	HandOff bool
 }
 
 // MaxTo bounds Request.To.
@@ -66,12 +69,16 @@ const (
 	VerdictRefuse              // Text says why; exit with Exit, or reply with Code (of OpAsk: mailctl exits with Exit)
 	VerdictUnavailable         // cannot decide now: follow on-unavailable
 	VerdictError               // the request was wrong: Text says how
+	VerdictHanded              // accepted, and the real sendmail was run: Exit, Stdout and Stderr are its
 )
+
+// MaxOutput bounds Reply.Stdout and Reply.Stderr, each, in bytes.
+const MaxOutput = 64 << 10
 
 // Reply is the daemon's answer to a request.
 type Reply struct {
 	Verdict Verdict
-	Exit    uint8  // exit status for VerdictRefuse, of sysexits(3)
+	Exit    uint8  // exit status for VerdictRefuse, of sysexits(3), and for VerdictHanded
 	Code    string // for VerdictRefuse, too: how SMTP says it, reply code and status code (RFC 3463): "452 4.7.1"
 	ID      string // of the message row, for the log
 	Text    string // one printable line
@@ -82,6 +89,9 @@ type Reply struct {
 	// bytes from the beginning of the memfd.
 	Trace   string
 	TraceAt int64
+
+	// With VerdictHanded, what the real sendmail wrote, as far as MaxOutput.
+	Stdout, Stderr []byte
 }
 
 // What the wrapper says as the daemon does, where it has to decide itself: reply

@@ -17,7 +17,7 @@ import (
 )
 
 var submit = &Request{Op: OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-t", "", "a\xffb"},
-	Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}}
+	Hints: []string{"HTTP_HOST=alice.example"}, Truncated: true, Sender: "s@x", Recipients: 300, To: []string{"a@x", "b\xff"}, HandOff: true}
 
 var ask = &Request{Op: OpAsk, Question: []byte(`{"ask":"why"}`)}
 
@@ -57,13 +57,16 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("request: %v\n%s", err, diff)
 	}
 	reply := &Reply{Verdict: VerdictRefuse, Exit: 69, Code: "452 4.7.1", ID: "x", Text: "limit reached", Body: []byte("{}"), Trace: "X: y\r\n", TraceAt: 1 << 40}
-	frame, err = reply.AppendFrame(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := decodeReply(frame[headerLen:])
-	if diff := cmp.Diff(reply, back); err != nil || diff != "" {
-		t.Errorf("reply: %v\n%s", err, diff)
+	handed := &Reply{Verdict: VerdictHanded, Exit: 75, ID: "x", Body: []byte{}, Stdout: bytes.Repeat([]byte("o"), MaxOutput), Stderr: []byte("\xffsendmail: fatal\n")}
+	for _, reply := range []*Reply{reply, handed} {
+		frame, err = reply.AppendFrame(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := decodeReply(frame[headerLen:])
+		if diff := cmp.Diff(reply, back); err != nil || diff != "" {
+			t.Errorf("reply: %v\n%s", err, diff)
+		}
 	}
 }
 
@@ -361,6 +364,10 @@ func TestAbsurd(t *testing.T) {
 	}{
 		{"more recipients than an int32 of the database holds", absurd(func(r *Request) { r.Recipients = 1 << 40 }), false},
 		{"more of them by name than MaxTo", absurd(func(r *Request) { r.To = make([]string, MaxTo+1) }), false},
+		{"a question that asks to send", func() ([]byte, error) { return (&Request{Op: OpUsage, HandOff: true}).AppendFrame(nil) }, false},
+		{"an output longer than MaxOutput", func() ([]byte, error) {
+			return (&Reply{Verdict: VerdictHanded, Stderr: make([]byte, MaxOutput+1)}).AppendFrame(nil)
+		}, true},
 		{"an offset below 0", func() ([]byte, error) { return (&Reply{Verdict: VerdictAccept, TraceAt: -1}).AppendFrame(nil) }, true},
 	} {
 		frame, err := c.frame()
@@ -437,6 +444,11 @@ func FuzzDecodeReply(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame[headerLen:])
+	handed, err := (&Reply{Verdict: VerdictHanded, Exit: 1, ID: "i", Stdout: []byte("o"), Stderr: []byte("e")}).AppendFrame(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(handed[headerLen:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := decodeReply(body)
 		if err != nil {

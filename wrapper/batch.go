@@ -64,7 +64,12 @@ func (s *session) abandon(text string, began, messages int) int {
 	if exit := s.end(); exit != 0 {
 		return exit // it has found an error before
 	}
-	transaction, line := strconv.Itoa(began), strconv.Itoa(s.lines)
+	return batchError(text, began, s.lines, messages)
+}
+
+// batchError prints what Exim does for an error in a line, and returns its exit status.
+func batchError(text string, began, ended, messages int) int {
+	transaction, line := strconv.Itoa(began), strconv.Itoa(ended)
 	exit, were := 1, "s were"
 	switch messages {
 	case 0:

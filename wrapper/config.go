@@ -17,6 +17,7 @@ type Config struct {
 	Socket         string            // of mailquotad
 	Accept         bool              // on-unavailable: whether mail leaves while mailquotad is away
 	MaxMessageSize int64             // bytes, 0: no bound
+	HandOff        bool              // hand-off: whether mailquotad has accepted mail sent, and not this process
 }
 
 func defaults() Config {
@@ -54,6 +55,10 @@ func LoadConfig(path string) (Config, []error) {
 		if err := c.set(line, seen); err != nil {
 			wrong = append(wrong, errors.New(path+":"+strconv.Itoa(n)+": "+err.Error()))
 		}
+	}
+	if c.HandOff && !c.Profile.HandsOver() {
+		wrong = append(wrong, errors.New(path+`: hand-off = "mailquotad" is not possible with mta = `+strconv.Quote(c.Profile.Name)+", only with postfix, exim, exim-add-arguments and sendmail"))
+		c.HandOff = false
 	}
 	return c, wrong
 }
@@ -107,8 +112,13 @@ func (c *Config) set(line string, seen map[string]bool) error {
 			return bad(`"accept" or "refuse"`)
 		}
 		c.Accept = text == "accept"
+	case "hand-off":
+		if text != "self" && text != "mailquotad" {
+			return bad(`"self" or "mailquotad"`)
+		}
+		c.HandOff = text == "mailquotad"
 	default:
-		return errors.New("unknown key " + strconv.Quote(key) + ": there are real-sendmail, mta, socket, on-unavailable and max-message-size")
+		return errors.New("unknown key " + strconv.Quote(key) + ": there are real-sendmail, mta, socket, on-unavailable, hand-off and max-message-size")
 	}
 	return nil
 }

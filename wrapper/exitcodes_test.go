@@ -39,6 +39,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"a limit", "", `"$@"`, &wire.Reply{Verdict: wire.VerdictRefuse, Exit: (&quota.Refusal{}).Exit(false), Text: "limit"}},
 		{"mailquotad cannot be reached", `on-unavailable = "refuse"`, `"$@"`, nil},
+		{"with `hand-off", `hand-off = "mailquotad"`, `unshare -Ur "$@"`, nil}, // root's are not handed over
 		{"mailquotad does not understand", "", `"$@"`, &wire.Reply{Verdict: wire.VerdictError, Text: "protocol version 2"}},
 		{"no memory or descriptors", "", `ulimit -f 0; "$@"`, accept},
 		{"standard input gives", "", `"$@" </proc/$PPID/mem`, accept}, // nothing is mapped at 0: EIO

@@ -48,6 +48,13 @@ type session struct {
 	text   sendmail.Content
 
 	canonical []byte // memory for content
+
+	// Of a session that is served by us alone (own.go).
+	own     *transaction // nil: the MTA serves it
+	local   sendmail.LocalForm
+	inLocal []byte // memory for content
+	batched bool   // replies are not for the client
+	reply   string // the last
 }
 
 // dialogue serves a call of sendmail -bs. The real sendmail is asked each command,
@@ -167,7 +174,7 @@ func (s *session) chunk(c *sendmail.Command) (ok bool) {
 		return s.say("501 5.5.4 Syntax: BDAT count [LAST]")
 	}
 	if s.chunks == nil {
-		s.chunks, s.text = newSpool(s.config.MaxMessageSize), sendmail.Content{}
+		s.chunks, s.text, s.local = newSpool(s.config.MaxMessageSize), sendmail.Content{}, sendmail.LocalForm{}
 	}
 	for left := c.Size; left > 0; {
 		if len(s.input) == 0 && !s.more() {
@@ -175,7 +182,7 @@ func (s *session) chunk(c *sendmail.Command) (ok bool) {
 		}
 		n := min(left, int64(len(s.input)))
 		s.canonical = s.text.Chunk(s.canonical[:0], s.input[:n])
-		s.chunks.write(s.canonical)
+		s.hold(s.chunks, s.canonical)
 		s.input, left = s.input[n:], left-n
 	}
 	switch {
@@ -185,7 +192,7 @@ func (s *session) chunk(c *sendmail.Command) (ok bool) {
 	case !c.Last:
 		return s.say("250 2.0.0 Ok: " + strconv.FormatInt(c.Size, 10) + " bytes")
 	}
-	s.chunks.write(s.text.End(s.canonical[:0]))
+	s.hold(s.chunks, s.text.End(s.canonical[:0]))
 	held := s.chunks
 	s.chunks = nil
 	return s.submit(held)
@@ -201,6 +208,9 @@ func (s *session) dropChunks() {
 // submit has a message decided and, if it passes, gives it to the MTA, which is in
 // the transaction and has heard of no content yet.
 func (s *session) submit(held *spool) (ok bool) {
+	if s.own != nil {
+		return s.handOver(held)
+	}
 	message, decision := s.judge(held)
 	if message == nil {
 		s.recipients, s.to = 0, nil
@@ -236,12 +246,12 @@ func (s *session) judge(held *spool) (message *os.File, reply *wire.Reply) {
 // content reads the content that follows DATA. Not ok: client or MTA has gone
 // before its end, and there is none.
 func (s *session) content() (held *spool, ok bool) {
-	held = newSpool(s.config.MaxMessageSize)
+	held, s.local = newSpool(s.config.MaxMessageSize), sendmail.LocalForm{}
 	text := sendmail.Content{CRLF: s.config.Profile.CRLF}
 	for {
 		canonical, used, end := text.Data(s.canonical[:0], s.input)
 		s.canonical, s.input = canonical, s.input[used:]
-		held.write(canonical)
+		s.hold(held, canonical)
 		if end {
 			s.lines += text.Lines
 			return held, true
@@ -251,6 +261,15 @@ func (s *session) content() (held *spool, ok bool) {
 			return nil, false
 		}
 	}
+}
+
+// hold keeps a part of content, in the form in which the MTA shall have it.
+func (s *session) hold(held *spool, canonical []byte) {
+	if s.own != nil {
+		s.inLocal = s.local.Append(s.inLocal[:0], canonical)
+		canonical = s.inLocal
+	}
+	held.write(canonical)
 }
 
 // line reads a line of the client's, which is good until the next is read: nil if
@@ -320,7 +339,13 @@ func (s *session) unasked() (ok bool) {
 }
 
 // say answers the client in our own words.
-func (s *session) say(text string) (ok bool) { return s.tell([]byte(text + "\r\n")) }
+func (s *session) say(text string) (ok bool) {
+	if s.batched {
+		s.reply = text
+		return true
+	}
+	return s.tell([]byte(text + "\r\n"))
+}
 
 // tell writes to the client. Not ok: it has gone, or does not read.
 func (s *session) tell(b []byte) (ok bool) {

@@ -26,6 +26,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,8 +46,13 @@ const (
 )
 
 // askTimeout bounds the whole exchange with mailquotad, which answers within its
-// own decision-timeout (15 seconds by default) if it answers at all.
-const askTimeout = 30 * time.Second
+// own decision-timeout (15 seconds by default) if it answers at all; and sendTimeout
+// where it sends the message, too: for that it waits a minute for a place, and five for
+// the real sendmail, besides some seconds for each.
+const (
+	askTimeout  = 30 * time.Second
+	sendTimeout = 8 * time.Minute
+)
 
 // Run does the call and returns its exit status; it does not return where the
 // call becomes the real sendmail.
@@ -57,8 +63,8 @@ func Run(argv []string, configPath string) int {
 		logLine(err.Error())
 	}
 	call := config.Profile.Under(os.LookupEnv).Parse(argv)
-	exit := handle(&config, &call, argv)
-	if call.Gateway && (call.Mode == sendmail.Submit || call.Mode == sendmail.Probe) {
+	exit, real := handle(&config, &call, argv)
+	if !real && call.Gateway && (call.Mode == sendmail.Submit || call.Mode == sendmail.Probe) {
 		// An MTA that relays keeps the mail in its queue, and bounces it at most of
 		// the other statuses (Postfix: global/sys_exits.c).
 		return exTempFail
@@ -66,20 +72,24 @@ func Run(argv []string, configPath string) int {
 	return exit
 }
 
-func handle(config *Config, call *sendmail.Call, argv []string) int {
+// handle does it, and tells whether the exit status is the real sendmail's.
+func handle(config *Config, call *sendmail.Call, argv []string) (exit int, real bool) {
 	if err := checkReal(config.RealSendmail); err != nil {
 		if call.Mode == sendmail.SMTP {
 			writeAll(1, []byte(codeGone+" "+err.Error()+"\r\n"))
 		}
-		return fail(exConfig, err.Error())
+		return fail(exConfig, err.Error()), false
 	}
-	switch call.Mode {
-	case sendmail.Other:
-		return become(config.RealSendmail, argv, -1)
-	case sendmail.SMTP:
-		return dialogue(config, call, argv)
-	case sendmail.BatchSMTP:
-		return batch(config, call, argv)
+	handOff := config.HandOff && !isRoot()
+	switch dialogued := call.Mode == sendmail.SMTP || call.Mode == sendmail.BatchSMTP; {
+	case call.Mode == sendmail.Other:
+		return become(config.RealSendmail, argv, -1), false
+	case dialogued && handOff:
+		return ownDialogue(config, call, argv), false
+	case call.Mode == sendmail.SMTP:
+		return dialogue(config, call, argv), true
+	case call.Mode == sendmail.BatchSMTP:
+		return batch(config, call, argv), true
 	}
 	held := newSpool(config.MaxMessageSize)
 	read := call.Mode == sendmail.Submit && readable()
@@ -87,27 +97,45 @@ func handle(config *Config, call *sendmail.Call, argv []string) int {
 		// An MTA whose configuration ignores dots would get a part of the message.
 		held.copyStdin(!call.IgnoreDots && !config.Profile.DotsUnsure)
 	}
-	refuse := func(exit int, text string) int {
+	refuse := func(exit int, text string) (int, bool) {
 		if read && !held.dotted {
 			drain()
 		}
-		return fail(exit, text)
+		return fail(exit, text), false
 	}
 	message, failure := held.seal()
 	if failure != nil {
 		return refuse(failure.exit, failure.text)
 	}
 	r := request(config, argv)
-	r.Truncated = held.truncated
-	reply := ask(config, call, r, message)
-	if reply.Verdict != wire.VerdictAccept {
-		return refuse(int(reply.Exit), reply.Text)
+	r.Truncated, r.HandOff = held.truncated, handOff
+	if handOff && call.Mode == sendmail.Submit && !read {
+		return refuse(exIOErr, "standard input cannot be read")
 	}
-	if !read {
-		return become(config.RealSendmail, argv, -1)
+	reply := ask(config, call, r, message)
+	switch {
+	case reply.Verdict == wire.VerdictHanded:
+		writeAll(1, reply.Stdout)
+		writeAll(2, reply.Stderr)
+		return int(reply.Exit), true
+	case reply.Verdict != wire.VerdictAccept:
+		return refuse(int(reply.Exit), reply.Text)
+	case !read:
+		return become(config.RealSendmail, argv, -1), false
 	}
 	message = traced(message, held.size, reply)
-	return become(config.RealSendmail, argv, int(message.Fd()))
+	return become(config.RealSendmail, argv, int(message.Fd())), false
+}
+
+// isRoot is whether we are root of the host, whose mail each mail server takes: in a
+// user namespace of his own anybody is root.
+func isRoot() bool {
+	if unix.Getuid() != 0 {
+		return false
+	}
+	ids, err := readFile("/proc/self/uid_map")
+	fields := strings.Fields(string(ids))
+	return err != nil || len(fields) == 3 && fields[1] == "0" && fields[2] == "4294967295"
 }
 
 // codeGone is wire.CodeFault where the session ends.
@@ -116,19 +144,26 @@ const codeGone = "421 4.3.0"
 // ask has mailquotad decide about a message, or on-unavailable if it cannot. The
 // reply accepts, or refuses with all that a caller of any kind is told.
 func ask(config *Config, call *sendmail.Call, r *wire.Request, message *os.File) *wire.Reply {
-	reply, err := wire.Ask(config.Socket, r, message, askTimeout)
+	timeout := askTimeout
+	if r.HandOff {
+		timeout = sendTimeout
+	}
+	reply, err := wire.Ask(config.Socket, r, message, timeout)
 	var unreachable *wire.UnreachableError
 	switch {
+	case r.HandOff && errors.As(err, &unreachable) && unreachable.Asked:
+		return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exUnavailable, Code: wire.CodeFault, Text: "nobody knows whether the mail was sent: " + unreachable.Error()}
 	case errors.As(err, &unreachable):
 		reply = &wire.Reply{Verdict: wire.VerdictUnavailable, Text: unreachable.Error()}
 	case err != nil:
 		return &wire.Reply{Verdict: wire.VerdictRefuse, Exit: exOSErr, Code: wire.CodeFault, Text: "cannot ask mailquotad: " + err.Error()}
 	}
 	switch reply.Verdict {
-	case wire.VerdictAccept, wire.VerdictRefuse:
+	case wire.VerdictAccept, wire.VerdictRefuse, wire.VerdictHanded:
 	case wire.VerdictUnavailable:
-		logUnavailable(config.Accept, r.Argv, reply.Text)
-		if config.Accept {
+		accept := config.Accept && !r.HandOff // or the mail server would refuse it, with its own words
+		logUnavailable(accept, r.Argv, reply.Text)
+		if accept {
 			reply = &wire.Reply{Verdict: wire.VerdictAccept}
 			break
 		}

@@ -650,12 +650,13 @@ func TestLoadConfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "wrapper.conf")
 	for _, c := range []struct{ line, wrong string }{
 		{`on-unavailable = "refuze"`, `on-unavailable = "refuze": must be "accept" or "refuse"`},
+		{`hand-off = "yes"`, `hand-off = "yes": must be "self" or "mailquotad"`},
 		{`on-unavailable = refuse`, `on-unavailable = refuse: must be a text in double quotes, without \`},
 		{`socket = "run/x"`, `socket = "run/x": must be an absolute path of at most 107 bytes`},
 		{`real-sendmail = ""`, `real-sendmail = "": must be an absolute path`},
 		{`mta = "qmail"`, "mta: " + unknown.Error()},
 		{`max-message-size = -1`, `max-message-size = -1: must be a number of bytes, 0 for no bound`},
-		{`colour = "red"`, `unknown key "colour": there are real-sendmail, mta, socket, on-unavailable and max-message-size`},
+		{`colour = "red"`, `unknown key "colour": there are real-sendmail, mta, socket, on-unavailable, hand-off and max-message-size`},
 		{`nonsense`, `"nonsense": write key = "text" or key = number`},
 		{"\x00\xff", `"\x00\xff": write key = "text" or key = number`},
 	} {
