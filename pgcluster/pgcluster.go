@@ -11,15 +11,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Names that the service uses in its own cluster, and asks for in any other.
@@ -107,19 +111,167 @@ func (c *Cluster) Init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := makeDir(c.DataDir, id, 0o700); err != nil {
+	// Made under another name, and renamed when it is whole: a run that is killed leaves
+	// nothing that looks like a cluster. A directory that is there already, perhaps another
+	// disk, is filled where it is.
+	parent, err := os.Open(filepath.Dir(c.DataDir))
+	if err != nil {
 		return err
 	}
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "--pgdata="+c.DataDir, "--encoding=UTF8", "--locale=C",
+	defer parent.Close()
+	if err := unix.Flock(int(parent.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another run makes a database cluster in %s: %w", parent.Name(), err)
+	}
+	if _, err := os.Lstat(c.DataDir); !errors.Is(err, os.ErrNotExist) {
+		root, err := openDir(c.DataDir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return c.fill(ctx, bin, root, id)
+	}
+	c.sweep()
+	dir, err := os.MkdirTemp(parent.Name(), filepath.Base(c.DataDir)+unfinished+"*")
+	if err != nil {
+		return err
+	}
+	root, err := openNew(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if id.drop {
+		err = root.Lchown(".", int(id.uid), int(id.gid))
+	}
+	if err == nil {
+		err = c.fill(ctx, bin, root, id)
+	}
+	if err == nil {
+		err = os.Rename(dir, c.DataDir)
+	}
+	if err == nil {
+		err = isAt(root, c.DataDir)
+	}
+	if err != nil {
+		discard(root, dir)
+		return err
+	}
+	return parent.Sync()
+}
+
+// The directory that DataDir is in belongs to the user of mailquotad, who can put a
+// symbolic link, or another directory, under any name there at any time. So root
+// opens a directory once, looks what it has opened, and goes on by that handle.
+
+// openDir opens the directory path, which must not be a symbolic link.
+func openDir(path string) (*os.Root, error) {
+	root, err := os.OpenRoot(path + "/") // so that nothing but a directory is opened: a FIFO would wait
+	if err != nil {
+		return nil, err
+	}
+	if err := isAt(root, path); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+// openNew opens a directory that os.MkdirTemp has made.
+func openNew(path string) (*os.Root, error) {
+	root, err := openDir(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Stat(".")
+	if err == nil && (info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) || info.Mode().Perm() != 0o700) {
+		err = fmt.Errorf("%s is not the directory that was made there", path)
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+// isAt tells by an error if path is not the directory root.
+func isAt(root *os.Root, path string) error {
+	opened, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	there, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if there.Mode()&os.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link: move it away; another disk must be mounted there", path)
+	}
+	if !os.SameFile(opened, there) {
+		return fmt.Errorf("%s has become another directory meanwhile", path)
+	}
+	return nil
+}
+
+// discard empties root and removes the directory dir, which root was, if it is empty.
+func discard(root *os.Root, dir string) {
+	entries, _ := fs.ReadDir(root.FS(), ".")
+	for _, entry := range entries {
+		_ = root.RemoveAll(entry.Name())
+	}
+	_ = unix.Rmdir(dir)
+}
+
+// unfinished is what the name of a cluster has behind it that is being made.
+const unfinished = ".new-"
+
+// sweep removes what runs have left that were killed. A process of initdb may be
+// about to end in there; then the next one sweeps. A cluster that is complete stays:
+// it may be one with data, whatever its name is now.
+func (c *Cluster) sweep() {
+	left, _ := filepath.Glob(c.DataDir + unfinished + "*") // no wrong pattern
+	for _, dir := range left {
+		root, err := openDir(dir)
+		if err != nil {
+			continue
+		}
+		if _, err := root.Lstat(settingsFile); errors.Is(err, os.ErrNotExist) {
+			discard(root, dir)
+		}
+		root.Close()
+	}
+}
+
+// fill makes the cluster in root.
+func (c *Cluster) fill(ctx context.Context, bin string, root *os.Root, id identity) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// By this name initdb, and what it starts, have the directory that we have.
+	const inherited = "/proc/self/fd/3"
+	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "--pgdata="+inherited, "--encoding=UTF8", "--locale=C",
 		"--data-checksums", "--username=postgres", "--auth=peer", "--no-instructions")
 	if c.Settings["fsync"] == "off" {
 		initdb.Args = append(initdb.Args, "--no-sync")
 	}
 	initdb.Dir = "/"
+	initdb.ExtraFiles = []*os.File{dir}
 	initdb.SysProcAttr = id.attributes()
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb %s: %w\n%s", c.DataDir, err, out)
+	// It ends with us; the thread that forked must not end before (prctl(2), PR_SET_PDEATHSIG).
+	initdb.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	runtime.LockOSThread()
+	out, err := initdb.CombinedOutput()
+	runtime.UnlockOSThread()
+	if err != nil {
+		name := filepath.Clean(root.Name())
+		return fmt.Errorf("initdb %s: %w\n%s", name, err, strings.ReplaceAll(string(out), inherited, name))
 	}
+	return c.configure(root, id)
+}
+
+// configure writes the files that make a cluster of initdb's one of ours.
+func (c *Cluster) configure(root *os.Root, id identity) error {
 	for _, f := range []struct {
 		name string
 		flag int
@@ -128,9 +280,9 @@ func (c *Cluster) Init(ctx context.Context) error {
 		{"pg_hba.conf", os.O_TRUNC, "# Written by mailctl database init.\n# TYPE DATABASE USER METHOD\nlocal all all peer map=mailquota\n"},
 		{"pg_ident.conf", os.O_TRUNC, c.identMap()},
 		{"postgresql.conf", os.O_APPEND, "\n# Written by mailctl database init; put changes after it.\ninclude '" + settingsFile + "'\n"},
-		{settingsFile, os.O_EXCL, c.settings()},
+		{settingsFile, os.O_CREATE | os.O_EXCL, c.settings()},
 	} {
-		if err := writeAs(filepath.Join(c.DataDir, f.name), f.flag, f.text, id); err != nil {
+		if err := writeAs(root, f.name, f.flag, f.text, id); err != nil {
 			return fmt.Errorf("configure the database cluster: %w", err)
 		}
 	}
@@ -183,6 +335,9 @@ func (c *Cluster) programs() (string, error) {
 		return "", err
 	}
 	major := strings.TrimSpace(string(version))
+	if _, err := strconv.ParseUint(major, 10, 16); err != nil { // it becomes a part of a path
+		return "", fmt.Errorf("%s/PG_VERSION is not a version", c.DataDir)
+	}
 	for _, dir := range []string{"/usr/lib/postgresql/" + major + "/bin", "/usr/pgsql-" + major + "/bin"} {
 		if runnable(dir, "postgres") {
 			return dir, nil
@@ -238,18 +393,43 @@ func makeDir(path string, id identity, mode os.FileMode) error {
 	return err
 }
 
-// writeAs writes a file of id's and waits until it is on the disk.
-func writeAs(path string, flag int, text string, id identity) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|flag, 0o600)
+// writeAs writes a file of id's in root and waits until it is on the disk. The file
+// is made if flag has os.O_EXCL; else it must be there, be id's already, and have no
+// second name.
+func writeAs(root *os.Root, name string, flag int, text string, id identity) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK|flag&^os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
-	if err == nil && id.drop {
-		err = f.Chown(int(id.uid), int(id.gid))
-	}
-	if err == nil {
-		err = f.Sync()
-	}
+	err = func() error {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		// os.Root follows a symbolic link that stays inside.
+		there, err := root.Lstat(name)
+		if err != nil {
+			return err
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		made := flag&os.O_EXCL != 0
+		if !info.Mode().IsRegular() || stat.Nlink != 1 || !os.SameFile(info, there) || !made && stat.Uid != id.uid {
+			return fmt.Errorf("%s is not the file that initdb wrote", f.Name())
+		}
+		if made && id.drop {
+			if err := f.Chown(int(id.uid), int(id.gid)); err != nil {
+				return err
+			}
+		}
+		if flag&os.O_TRUNC != 0 {
+			if err := f.Truncate(0); err != nil {
+				return err
+			}
+		}
+		if _, err := f.WriteString(text); err != nil {
+			return err
+		}
+		return f.Sync()
+	}()
 	return errors.Join(err, f.Close())
 }
