@@ -158,7 +158,7 @@ func (a *app) root() *cobra.Command {
 	for _, class := range a.classes() {
 		root.AddCommand(class)
 	}
-	root.AddCommand(a.limit(), a.usage(), a.commandWhy(), a.check(), a.report(), a.trace(), a.notify(), a.status(), a.setup(), a.databaseCommands())
+	root.AddCommand(a.limit(), a.usage(), a.commandWhy(), a.check(), a.report(), a.trace(), a.notify(), a.status(), a.doctor(), a.setup(), a.hardenCommand(), a.databaseCommands())
 	root.AddCommand(a.importCommand(), a.exportCommand(), a.suggestLimits())
 	root.AddCommand(a.mode(), a.exception(), a.block(), a.whitelist(), a.sender(), a.audit())
 	root.SetFlagErrorFunc(wrongFlag)

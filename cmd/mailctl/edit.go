@@ -22,6 +22,7 @@ type edit struct {
 	before, after []byte      // nil: there is no file
 	mode          fs.FileMode // of a file that is new; of another one everything stays but the content
 	group         string      // of a file that is new; "" is root
+	exactly       bool        // mode and group are those of a file that is there, too
 }
 
 // readEdit begins an edit with what is there.
@@ -43,8 +44,14 @@ func (e *edit) changes() bool {
 	return (e.before == nil) != (e.after == nil) || !bytes.Equal(e.before, e.after)
 }
 
-// apply writes what is wanted, if it is not there yet.
-func (e *edit) apply() error { return e.write(e.before, e.after) }
+// apply writes what is wanted, if it is not there yet. What an earlier run has
+// begun to write, and did not come to rename, goes.
+func (e *edit) apply() error {
+	if err := sweep(e.path); err != nil {
+		return err
+	}
+	return e.write(e.before, e.after)
+}
 
 // undo brings back what was there, unless somebody else has written it since.
 func (e *edit) undo() error {
@@ -69,7 +76,7 @@ func (e *edit) write(from, to []byte) error {
 		return os.Remove(e.path)
 	}
 	gid := 0
-	if from == nil && e.group != "" {
+	if (from == nil || e.exactly) && e.group != "" {
 		g, err := user.LookupGroup(e.group)
 		if err != nil {
 			return err
@@ -77,6 +84,9 @@ func (e *edit) write(from, to []byte) error {
 		if gid, err = strconv.Atoi(g.Gid); err != nil {
 			return err
 		}
+	}
+	if e.exactly && from != nil {
+		return replaceExactly(e.path, to, e.mode, gid)
 	}
 	return replaceFile(e.path, to, e.mode, gid)
 }
@@ -109,7 +119,26 @@ func replaceFile(path string, content []byte, mode fs.FileMode, gid int) error {
 			return err
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	return writeFile(path, content, mode, uid, gid, attributes)
+}
+
+// replaceExactly is replaceFile for a file that is there and gets another mode and
+// group with its new content, in one step: at no time everybody can read a password.
+func replaceExactly(path string, content []byte, mode fs.FileMode, gid int) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	attributes, err := xattrs(path)
+	if err != nil {
+		return err
+	}
+	delete(attributes, "system.posix_acl_access") // it would bring back the old mode
+	return writeFile(path, content, mode, 0, gid, attributes)
+}
+
+func writeFile(path string, content []byte, mode fs.FileMode, uid, gid int, attributes map[string][]byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished(path)+"*")
 	if err != nil {
 		return err
 	}
@@ -126,6 +155,29 @@ func replaceFile(path string, content []byte, mode fs.FileMode, gid int) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// unfinished is how the name of a file begins that is to become path.
+func unfinished(path string) string { return "." + filepath.Base(path) + ".mailctl-" }
+
+// sweep removes files that were to become path, of runs that were killed. One that
+// is being written by another run at this moment makes that one fail, and no harm.
+func sweep(path string) error {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		path = to
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), unfinished(path)) && entry.Type().IsRegular() {
+			if err := remove(filepath.Join(filepath.Dir(path), entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func xattrs(path string) (map[string][]byte, error) {

@@ -23,6 +23,8 @@ type fpmMaster struct {
 	Unit    string     `json:"unit"`    // of systemd, "" if it runs in none
 	Pools   []*fpmPool `json:"pools"`
 	Error   string     `json:"error"` // why it was left as it was; "" if nothing is wrong
+
+	cutShort bool // an earlier run has perhaps written, and not reloaded
 }
 
 // installedFPM is where distributions and panels have configuration and program
@@ -176,13 +178,17 @@ func restart(ctx context.Context, unit string) error {
 	return nil
 }
 
-// command runs a program and returns what it says.
+// command runs a program and returns what it says. On a server with a high load some
+// take long: postfix check starts dozens of programs.
 func command(ctx context.Context, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	text := strings.TrimSpace(string(out))
-	if err != nil && text == "" {
+	switch {
+	case ctx.Err() != nil:
+		text = strings.TrimSpace(name + " was stopped before its end: " + text)
+	case err != nil && text == "":
 		text = err.Error()
 	}
 	return text, err

@@ -26,8 +26,11 @@ func leaves() map[string]*cobra.Command {
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
 		c.InitDefaultHelpFlag()
-		if !c.HasSubCommands() || c.Name() == "completion" {
+		// setup does something by itself, besides what is below it.
+		if !c.HasSubCommands() || c.Name() == "completion" || c.Name() == "setup" {
 			all[strings.TrimPrefix(c.CommandPath(), "mailctl ")] = c
+		}
+		if c.Name() == "completion" {
 			return
 		}
 		for _, sub := range c.Commands() {

@@ -95,8 +95,7 @@ func (a *app) realSendmail() (path, sender string, err error) {
 	if _, err := os.Stat(real); errors.Is(err, fs.ErrNotExist) {
 		real = "/usr/sbin/sendmail" // the wrapper is not installed
 	}
-	program, err := filepath.EvalSymlinks(real)
-	if err == nil && filepath.Base(program) == "sendmail-wrapper" {
+	if isWrapper(real) {
 		return "", "", &failure{exWrong, real + " is sendmail-wrapper, and not the real sendmail", "see real-sendmail in wrapper.conf(5)"}
 	}
 	sender = "<>"
@@ -180,12 +179,27 @@ func asService(ctx context.Context, a *app) (again bool, err error) {
 	}
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = a.stdout, a.stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: serviceGroups(ctx)}}
 	err = cmd.Run()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		return true, &failure{max(failed.ExitCode(), 1), "", ""}
 	}
 	return true, err
+}
+
+// serviceGroups are the groups that the service has beside its own, as by mailctl harden.
+func serviceGroups(ctx context.Context) (gids []uint32) {
+	names, err := command(ctx, "systemctl", "show", "--property=SupplementaryGroups", "--value", "mailquota-notify.service")
+	if err != nil {
+		return nil // no systemd
+	}
+	for name := range strings.FieldsSeq(names) {
+		if g, err := user.LookupGroup(name); err == nil {
+			gid, _ := strconv.ParseUint(g.Gid, 10, 32) // package user has read it as one
+			gids = append(gids, uint32(gid))
+		}
+	}
+	return gids
 }
 
 func (a *app) listNotices(ctx context.Context, limit int) error {

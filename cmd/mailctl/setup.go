@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +31,9 @@ func (a *app) setup() *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return a.setupMTA(c.Context(), dryRun) },
 	}
 	mta.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be written, and write nothing")
-	return group("setup", "fit the configuration to this host, and other programs' so that they tell more", "  mailctl setup mta",
-		mta, a.fpmCommand(), a.apacheCommand(), a.postfixCommand())
+	c := a.setupAll()
+	c.AddCommand(mta, a.fpmCommand(), a.apacheCommand(), a.postfixCommand(), a.networkCommand())
+	return c
 }
 
 // setupLock is held by who writes the configuration of PHP-FPM or Apache.
@@ -50,6 +52,33 @@ func lockSetup(path string) (*os.File, error) {
 		return nil, &failure{exWrong, "another mailctl setup is running: " + path + " is locked", "try again when it has ended"}
 	}
 	return f, nil
+}
+
+// begin notes in the lock's file what is about to be changed. The note goes with end,
+// and stays where the program is killed, or told to stop: then files may be written
+// that nobody has read yet. It is gone after a boot, as then all of them are read.
+func begin(ctx context.Context, lock *os.File, what string) (end func(), err error) {
+	before, err := os.ReadFile(lock.Name())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := lock.WriteAt([]byte(what+"\n"), int64(len(before))); err != nil {
+		return nil, err
+	}
+	return func() {
+		if ctx.Err() != nil {
+			return
+		}
+		rest := slices.DeleteFunc(lines(before), func(line string) bool { return line == what+"\n" })
+		_ = lock.Truncate(0) // a note that stays costs one more reload
+		_, _ = lock.WriteAt([]byte(strings.Join(rest, "")), 0)
+	}, nil
+}
+
+// wasCutShort tells whether an earlier run did not come to its end.
+func wasCutShort(path, what string) bool {
+	text, _ := os.ReadFile(path) // there is none before the first run
+	return slices.Contains(lines(text), what+"\n")
 }
 
 // wrapperConf is the wrapper's configuration: it lies beside mailquotad's.
@@ -120,7 +149,7 @@ func identify(ctx context.Context, path string) (program, profile string, err er
 	if err != nil {
 		return "", "", err
 	}
-	if filepath.Base(program) == "sendmail-wrapper" {
+	if isWrapper(program) {
 		return "", "", &failure{exWrong, path + " is sendmail-wrapper, and not the real sendmail", "see real-sendmail in wrapper.conf(5)"}
 	}
 	f, err := os.Open(program)
@@ -168,7 +197,7 @@ func (a *app) mtaProblems(ctx context.Context) (problems []string) {
 		problems = append(problems, err.Error())
 	}
 	if _, err := os.Stat(conf.RealSendmail); errors.Is(err, fs.ErrNotExist) {
-		if to, err := filepath.EvalSymlinks("/usr/sbin/sendmail"); err == nil && filepath.Base(to) == "sendmail-wrapper" {
+		if isWrapper("/usr/sbin/sendmail") {
 			problems = append(problems, "no mail can leave: there is no real sendmail "+conf.RealSendmail)
 		}
 		return problems

@@ -124,11 +124,16 @@ func (a *app) setupApache(ctx context.Context, o *setupOptions, port int) error 
 	if e.link != "" {
 		s.Files = append(s.Files, e.link)
 	}
-	if len(s.Files) > 0 && !o.dryRun {
+	if (len(s.Files) > 0 || wasCutShort(setupLock, "apache")) && !o.dryRun {
+		end, err := begin(ctx, lock, "apache")
+		if err != nil {
+			return err
+		}
+		defer end()
 		if err := e.change(ctx, layout, o); err != nil {
 			return &failure{exWrong, err.Error(), ""}
 		}
-		s.Written = true
+		s.Written = len(s.Files) > 0
 	}
 	switch {
 	case a.json:

@@ -95,8 +95,17 @@ func (a *app) setupFPM(ctx context.Context, o *setupOptions) error {
 		return &failure{exWrong, "there is no PHP-FPM on this host, or none where it is looked for", "mailctl setup fpm --print says what goes into each pool"}
 	}
 	fpmPlan(ctx, s.Masters)
+	cutShort := wasCutShort(setupLock, "fpm")
+	if !o.dryRun {
+		end, err := begin(ctx, lock, "fpm")
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	wanted := 0
 	for _, m := range s.Masters {
+		m.cutShort = cutShort
 		for _, p := range m.Pools {
 			if p.State == poolNew || p.State == poolSet {
 				wanted++
@@ -239,6 +248,10 @@ func (m *fpmMaster) edits(remove bool) ([]*edit, error) {
 		for _, p := range m.Pools {
 			switch p.State {
 			case poolNew:
+				if _, err := os.Lstat(p.Socket); err == nil && m.cutShort {
+					p.State = poolRemoved // from the file, and PHP-FPM does not know
+					continue
+				}
 				p.State, p.Socket, p.Why = poolLeft, "", ""
 			case poolLeft:
 				p.Why = ""
@@ -260,7 +273,13 @@ func insertAfter(content []byte, line int, text string) ([]byte, error) {
 // change writes the edits, between two tests of the configuration, and reloads.
 // Whatever fails, all is as it was.
 func (m *fpmMaster) change(ctx context.Context, edits []*edit, o *setupOptions) error {
-	if len(edits) == 0 {
+	if m.cutShort {
+		for _, p := range m.Pools {
+			if err := sweep(p.File); err != nil {
+				return err
+			}
+		}
+	} else if len(edits) == 0 {
 		return nil
 	}
 	if err := m.test(ctx); err != nil {
@@ -304,7 +323,8 @@ func (m *fpmMaster) follows() bool {
 	for _, p := range m.Pools {
 		info, err := os.Lstat(p.Socket)
 		there := err == nil && info.Mode()&fs.ModeSocket != 0
-		if p.State == poolNew && !there || p.State == poolRemoved && there {
+		wanted := p.State == poolNew || p.State == poolSet && m.cutShort
+		if wanted && !there || p.State == poolRemoved && there {
 			return false
 		}
 	}

@@ -23,6 +23,8 @@ import (
 )
 
 const (
+	// postfixDir is where files of Postfix stay when it is removed.
+	postfixDir = "/etc/postfix"
 	// postfixChecks is the file that is made where header_checks names none.
 	postfixChecks = "/etc/postfix/mailquota_header_checks"
 	// policyAddress is where mailquotad is asked, unless policy-listen says so already.
@@ -74,6 +76,7 @@ type postfixSetup struct {
 	Line    string   `json:"line"`
 	Map     string   `json:"map"`   // of header_checks: "regexp:/etc/postfix/header_checks"
 	Files   []string `json:"files"` // that were changed, or would be
+	Units   bool     `json:"units"` // a socket of systemd was opened or closed, or would be
 	Notes   []string `json:"notes"` // what is left to the administrator
 	Written bool     `json:"written"`
 }
@@ -126,16 +129,23 @@ func (a *app) setupPostfix(ctx context.Context, o *postfixOptions) error {
 		}
 	}
 	units := p.unitsWrong(ctx)
-	if (len(s.Files) > 0 || units) && !o.dryRun {
+	s.Units = units
+	p.cutShort = wasCutShort(setupLock, "postfix")
+	if (len(s.Files) > 0 || units || p.cutShort) && !o.dryRun {
 		if !o.remove {
 			if err := a.confirm(o.yes, "write this and reload Postfix"); err != nil {
 				return err
 			}
 		}
+		end, err := begin(ctx, lock, "postfix")
+		if err != nil {
+			return err
+		}
+		defer end()
 		if err := p.change(ctx); err != nil {
 			return &failure{exWrong, "Postfix is left as it was: " + err.Error(), ""}
 		}
-		s.Written = true
+		s.Written = len(s.Files) > 0 || units
 	}
 	switch {
 	case a.json:
@@ -182,6 +192,8 @@ type postfixPlan struct {
 	socket, service              *edit // of mailquota-transport, where its units do not fit
 
 	remove     bool
+	gone       bool   // there is no Postfix, and files of it: they are all that is changed of it
+	cutShort   bool   // an earlier run has perhaps written, and reloaded nothing
 	place      int    // of our block in main.after before that has it
 	address    string // of mailquotad
 	listens    bool   // policy-listen is its administrator's
@@ -202,6 +214,9 @@ func (p *postfixPlan) edits() []*edit {
 // planPostfix reads what there is, and says what is to be written. It has no effect.
 func planPostfix(ctx context.Context, c *config.Daemon, configPath string, o *postfixOptions) (*postfixPlan, error) {
 	out, err := postconf(ctx, "config_directory", "queue_directory")
+	if o.remove && errors.Is(err, exec.ErrNotFound) {
+		return planPostfixIn(ctx, postfixDir, c.PostfixQueue, true, c, configPath, o)
+	}
 	if err != nil {
 		hint := "postfix check"
 		if errors.Is(err, exec.ErrNotFound) {
@@ -209,8 +224,12 @@ func planPostfix(ctx context.Context, c *config.Daemon, configPath string, o *po
 		}
 		return nil, &failure{exWrong, err.Error(), hint}
 	}
-	dir, queue := out[0], out[1]
-	p := &postfixPlan{remove: o.remove, queue: queue, notes: []string{}}
+	return planPostfixIn(ctx, out[0], out[1], false, c, configPath, o)
+}
+
+// planPostfixIn is planPostfix, with main.cf in dir.
+func planPostfixIn(ctx context.Context, dir, queue string, gone bool, c *config.Daemon, configPath string, o *postfixOptions) (p *postfixPlan, err error) {
+	p = &postfixPlan{remove: o.remove, gone: gone, queue: queue, notes: []string{}}
 	for _, f := range []struct {
 		to   **edit
 		path string
@@ -220,7 +239,7 @@ func planPostfix(ctx context.Context, c *config.Daemon, configPath string, o *po
 			return nil, err
 		}
 	}
-	if p.main.before == nil || p.master.before == nil {
+	if !gone && (p.main.before == nil || p.master.before == nil) {
 		return nil, &failure{exWrong, "there is no " + p.main.path + " or " + p.master.path, "is there a Postfix?"}
 	}
 	p.daemon.group, p.daemon.mode = daemonUser, 0o640
@@ -386,7 +405,7 @@ func otherTransports(main []byte) (all []parameter) {
 // change writes the files so that Postfix never asks where nobody answers: what it asks
 // comes first and goes last. Whatever fails, all is as it was.
 func (p *postfixPlan) change(ctx context.Context) error {
-	if out, err := command(ctx, "postfix", "check"); err != nil {
+	if out, err := p.command(ctx, "postfix", "check"); err != nil {
 		return fmt.Errorf("its configuration is wrong already: postfix check: %s", out)
 	}
 	steps := []func(context.Context) error{p.changeDaemon, p.changeTransport, p.changePostfix}
@@ -404,16 +423,27 @@ func (p *postfixPlan) change(ctx context.Context) error {
 	return nil
 }
 
+// command runs a command, unless it is of a Postfix that is gone.
+func (p *postfixPlan) command(ctx context.Context, name string, args ...string) (out string, err error) {
+	if p.gone && name == "postfix" {
+		return "", nil
+	}
+	return command(ctx, name, args...)
+}
+
 func (p *postfixPlan) undo(ctx context.Context, err error) error {
-	all := []error{err, undoAll(p.edits())}
+	units := []*edit{p.socket, p.service}
+	all := []error{err, undoAll(slices.DeleteFunc(p.edits(), func(e *edit) bool { return slices.Contains(units, e) }))}
 	run := func(name string, args ...string) {
-		if out, err := command(ctx, name, args...); err != nil && !strings.Contains(out, "not running") {
+		if out, err := p.command(ctx, name, args...); err != nil && !strings.Contains(out, "not running") {
 			all = append(all, fmt.Errorf("%s %s: %s", name, strings.Join(args, " "), out))
 		}
 	}
 	run("postfix", "reload")
 	if p.unitsChange() {
-		for _, e := range []*edit{p.socket, p.service} {
+		run("systemctl", "stop", transportService, transportSocket) // as changeTransport
+		all = append(all, undoAll(units))
+		for _, e := range units {
 			_ = os.Remove(filepath.Dir(e.path)) // unless there is a file in it
 		}
 		run("systemctl", "daemon-reload")
@@ -441,7 +471,7 @@ func (p *postfixPlan) changeDaemon(ctx context.Context) error {
 	if err := p.daemon.apply(); err != nil {
 		return err
 	}
-	if p.daemon.changes() || p.policyWrong(ctx) {
+	if p.daemon.changes() || p.policyWrong(ctx) || p.cutShort {
 		if err := p.restartDaemon(ctx, !p.remove); err != nil {
 			return err
 		}
@@ -466,6 +496,9 @@ func (p *postfixPlan) changePostfix(ctx context.Context) error {
 		if err := e.apply(); err != nil {
 			return err
 		}
+	}
+	if p.gone {
+		return nil
 	}
 	if p.traceLine != "" {
 		header := p.traceField + ": 01234567-89ab-7cde-8f01-23456789abcd"
@@ -495,10 +528,15 @@ func (p *postfixPlan) changePostfix(ctx context.Context) error {
 // postconf asks for values of main.cf, with what they refer to. It warns of settings
 // that no service has; ours of a transport that is not in master.cf are such.
 func postconf(ctx context.Context, names ...string) ([]string, error) {
+	return postconfOf(ctx, nil, names...)
+}
+
+// postconfOf asks with options, such as -c and the directory of another instance.
+func postconfOf(ctx context.Context, options []string, names ...string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var said strings.Builder
-	c := exec.CommandContext(ctx, "postconf", append([]string{"-xh"}, names...)...)
+	c := exec.CommandContext(ctx, "postconf", slices.Concat(options, []string{"-xh"}, names)...)
 	c.Stderr = &said
 	out, err := c.Output()
 	values := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")

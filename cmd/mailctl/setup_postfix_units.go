@@ -62,21 +62,26 @@ func isActive(ctx context.Context, unit string) bool {
 	return err == nil
 }
 
-// restartDaemon gives mailquotad its port by systemd, or takes it away. A socket can
-// only be opened for a service that does not run; callers wait meanwhile.
+// restartDaemon gives mailquotad its port by systemd, or takes it away. A socket cannot be opened for a service that runs, and
+// callers start that again at any moment. So once enabled the socket is wanted by the service, whose restart then opens it,
+// in one transaction, between stop and start. Callers wait meanwhile. (systemctl makes two transactions of two names.)
 func (p *postfixPlan) restartDaemon(ctx context.Context, listen bool) error {
-	unit := "disable"
-	if listen {
-		unit = "enable"
-	}
-	steps := [][]string{{"stop", daemonService}, {unit, "--now", policyUnit}, {"start", daemonService}}
-	if p.listens {
-		steps = [][]string{{"restart", daemonService}}
+	restart := []string{"restart", daemonService}
+	steps := [][]string{restart}
+	switch {
+	case p.listens: // at a port that is not the unit's
+	case !listen:
+		steps = [][]string{{"disable", "--now", policyUnit}, restart}
+	default:
+		steps = [][]string{{"enable", policyUnit}, restart}
 	}
 	for _, args := range steps {
 		if out, err := command(ctx, "systemctl", args...); err != nil {
 			return fmt.Errorf("systemctl %s: %s", strings.Join(args, " "), out)
 		}
+	}
+	if listen && !p.listens && !isActive(ctx, policyUnit) {
+		return fmt.Errorf("%s could not be opened: systemctl status %s", policyUnit, policyUnit)
 	}
 	return nil
 }
@@ -84,6 +89,19 @@ func (p *postfixPlan) restartDaemon(ctx context.Context, listen bool) error {
 func (p *postfixPlan) unitsChange() bool { return p.socket.changes() || p.service.changes() }
 
 func (p *postfixPlan) changeTransport(ctx context.Context) error {
+	run := func(args ...string) error {
+		if out, err := command(ctx, "systemctl", args...); err != nil {
+			return fmt.Errorf("systemctl %s: %s", strings.Join(args, " "), out)
+		}
+		return nil
+	}
+	if p.unitsChange() {
+		// A socket unit opens what is new in it when it starts, and does not while its service
+		// runs. It removes sockets that it knows, so it stops before it is another one.
+		if err := run("stop", transportService, transportSocket); err != nil {
+			return err
+		}
+	}
 	for _, e := range []*edit{p.socket, p.service} {
 		if e.after != nil {
 			if err := os.MkdirAll(filepath.Dir(e.path), 0o755); err != nil {
@@ -97,23 +115,13 @@ func (p *postfixPlan) changeTransport(ctx context.Context) error {
 			_ = os.Remove(filepath.Dir(e.path)) // unless there is a file in it
 		}
 	}
-	run := func(args ...string) error {
-		if out, err := command(ctx, "systemctl", args...); err != nil {
-			return fmt.Errorf("systemctl %s: %s", strings.Join(args, " "), out)
-		}
-		return nil
-	}
-	if p.unitsChange() {
-		// A socket unit opens what is new in it when it starts, and does not while its service runs.
+	if p.unitsChange() || p.cutShort {
 		if err := run("daemon-reload"); err != nil {
-			return err
-		}
-		if err := run("stop", transportService, transportSocket); err != nil {
 			return err
 		}
 	}
 	if p.transport == "" {
-		if p.hadTransport {
+		if p.hadTransport || p.cutShort {
 			return run("disable", "--now", transportSocket, transportService)
 		}
 		return nil

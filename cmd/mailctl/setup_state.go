@@ -11,6 +11,7 @@ import (
 
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/origin"
+	"sendmail-wrapper/wrapper"
 )
 
 // setupState says what other programs do not tell mailquotad: as a problem what
@@ -21,23 +22,47 @@ func (a *app) setupState(ctx context.Context) (problems, hints []string) {
 	if err := a.loadConfig(); err != nil {
 		return problems, hints // status says so already
 	}
-	layout, errLayout := findApache()
-	switch url := a.config.ApacheStatus; {
+	problemsApache, hintsApache := apacheState(ctx, a.config)
+	problems, hints = append(problems, problemsApache...), append(hints, hintsApache...)
+	problemsPostfix, hintsPostfix := postfixState(ctx, a.config, a.configPath)
+	problems, hints = append(problems, problemsPostfix...), append(hints, hintsPostfix...)
+	if conf, _ := wrapper.LoadConfig(a.wrapperConf()); conf.HandOff && !isActive(ctx, submitSocket) {
+		problems = append(problems, "mail of users is refused: "+submitSocket+" is not active: systemctl enable --now "+submitSocket)
+	}
+	if _, err := os.Stat(networkFile); err == nil {
+		for _, f := range a.networkFindings(ctx) {
+			if f.State == isWrong {
+				problems = append(problems, f.Text+": "+f.Command)
+			}
+		}
+	}
+	return problems, hints
+}
+
+// apacheState asks Apache where it was set up.
+func apacheState(ctx context.Context, c *config.Daemon) (problems, hints []string) {
+	layout, err := findApache()
+	switch url := c.ApacheStatus; {
 	case url != "":
-		if err := askApache(ctx, url, a.config.ApacheStatusKey); err != nil {
+		if err := askApache(ctx, url, c.ApacheStatusKey); err != nil {
 			problems = append(problems, "apache-status does not answer: "+err.Error()+": mailctl setup apache")
 		}
-	case errLayout == nil && installed(layout.unit):
+	case err == nil && installed(layout.unit):
 		hints = append(hints, "Apache does not tell the request of mail that mod_php and CGI programs send: mailctl setup apache")
 	}
-	problemsPostfix, hintsPostfix := postfixState(ctx, a.config, a.configPath)
-	return append(problems, problemsPostfix...), append(hints, hintsPostfix...)
+	return problems, hints
+}
+
+// hasPostfix tells whether Postfix is installed.
+func hasPostfix() bool {
+	_, err := exec.LookPath("postconf")
+	return err == nil
 }
 
 // postfixState plans the set-up again: what would change is missing.
 func postfixState(ctx context.Context, c *config.Daemon, configPath string) (problems, hints []string) {
-	if _, err := exec.LookPath("postconf"); err != nil {
-		return nil, nil // no Postfix
+	if !hasPostfix() {
+		return nil, nil
 	}
 	p, err := planPostfix(ctx, c, configPath, &postfixOptions{})
 	if err != nil && strings.Contains(err.Error(), "/main.cf: No such file") {
