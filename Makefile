@@ -18,8 +18,8 @@ help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## the four programs, static and reproducible, into bin/
-	@$(BUILD) -ldflags "$(LDFLAGS)" ./cmd/mailquotad ./cmd/mailctl ./cmd/mailquota-transport
+build: ## the five programs, static and reproducible, into bin/
+	@$(BUILD) -ldflags "$(LDFLAGS)" ./cmd/mailquotad ./cmd/mailctl ./cmd/mailquota-transport ./cmd/mailquota-submit
 	@$(BUILD) -ldflags "$(LDFLAGS) $(ENTRY)" ./cmd/sendmail-wrapper
 
 .PHONY: deps
@@ -66,8 +66,9 @@ install: build ## files below DESTDIR; packaging/install-by-hand then puts them 
 	install -D -m 755 bin/sendmail-wrapper $(DESTDIR)$(PREFIX)/sbin/sendmail-wrapper
 	install -D -m 755 bin/mailquotad $(DESTDIR)$(PREFIX)/sbin/mailquotad
 	install -D -m 755 bin/mailquota-transport $(DESTDIR)$(PREFIX)/sbin/mailquota-transport
+	install -D -m 755 bin/mailquota-submit $(DESTDIR)$(PREFIX)/sbin/mailquota-submit
 	install -D -m 755 bin/mailctl $(DESTDIR)$(PREFIX)/bin/mailctl
-	install -D -m 755 packaging/install-by-hand $(DESTDIR)$(PREFIX)/libexec/sendmail-wrapper/install-by-hand
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/sendmail-wrapper packaging/names packaging/undo packaging/install-by-hand
 	@for u in packaging/systemd/*; do install -D -m 644 $$u $(DESTDIR)$(PREFIX)/lib/systemd/system/$${u##*/} || exit; done
 	@for e in packaging/exim/*; do install -D -m 644 $$e $(DESTDIR)$(PREFIX)/share/sendmail-wrapper/exim/$${e##*/} || exit; done
 	install -D -m 644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/sendmail-wrapper.conf
@@ -76,6 +77,10 @@ install: build ## files below DESTDIR; packaging/install-by-hand then puts them 
 	@for m in man/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit; done
 	@for c in wrapper mailquotad; do f=$(DESTDIR)$(SYSCONFDIR)/sendmail-wrapper/$$c.conf; \
 	  test -e $$f || install -D -m 644 config/$$c.conf $$f || exit; done
+
+.PHONY: package
+package: build ## packages for Debian, Ubuntu and the like (deb) and Red Hat, SUSE and the like (rpm), into build/
+	@VERSION=$(VERSION) packaging/build deb rpm
 
 .PHONY: clean
 clean: ## what was built
