@@ -40,34 +40,19 @@ var steps = []string{
 }
 
 func (b *bench) callsInServer(ctx context.Context) (list []sample, err error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("the throw-away server needs root")
-	}
-	own, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	name := fmt.Sprintf("bench-%d", os.Getpid())
 	defer exec.Command("tests/server", "down", name).Run()
-	programs := filepath.Dir(own)
-	for _, command := range [][]string{
-		{"tests/server", "up", name},
-		{"bash", "-c", `tar -C "$1" -c call dial | tests/server run "$2" -- tar -C /tmp -x`, "bash", programs, name},
-		{"tests/server", "run", name, "--", "bash", "-c", `printf 'Subject: small\n\nbody\n' >/tmp/small
-			{ printf 'Subject: large\n\n'; head -c 18750000 /dev/urandom | base64; } >/tmp/large`},
-	} {
-		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%q: %w\n%s", command, err, out)
-		}
+	if err := upServer(ctx, name); err != nil {
+		return nil, err
+	}
+	if _, err := inServer(ctx, name, `printf 'Subject: small\n\nbody\n' >/tmp/small
+		{ printf 'Subject: large\n\n'; head -c 18750000 /dev/urandom | base64; } >/tmp/large`); err != nil {
+		return nil, err
 	}
 	for i, step := range steps {
-		cmd := exec.CommandContext(ctx, "tests/server", "run", name, "--", "bash", "-c", "{ "+step+"; } 2>/tmp/stderr || { cat /tmp/stderr >&2; exit 1; }")
-		out, err := cmd.Output()
-		if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-			return nil, fmt.Errorf("step %d: %w\n%s", i+1, err, failed.Stderr)
-		}
+		out, err := inServer(ctx, name, step)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("step %d: %w", i+1, err)
 		}
 		if i == len(steps)-1 {
 			var mb float64
@@ -84,6 +69,36 @@ func (b *bench) callsInServer(ctx context.Context) (list []sample, err error) {
 		}
 	}
 	return list, nil
+}
+
+// upServer boots a throw-away server, with the commands call and dial in its /tmp.
+func upServer(ctx context.Context, name string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("the throw-away server needs root")
+	}
+	own, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for _, command := range [][]string{
+		{"tests/server", "up", name},
+		{"bash", "-c", `tar -C "$1" -c call dial | tests/server run "$2" -- tar -C /tmp -x`, "bash", filepath.Dir(own), name},
+	} {
+		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%q: %w\n%s", command, err, out)
+		}
+	}
+	return nil
+}
+
+// inServer runs a script in it, and returns its standard output.
+func inServer(ctx context.Context, name, script string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "tests/server", "run", name, "--", "bash", "-c", "{ "+script+"\n} 2>/tmp/stderr || { cat /tmp/stderr >&2; exit 1; }")
+	out, err := cmd.Output()
+	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
+		return nil, fmt.Errorf("%w\n%s", err, failed.Stderr)
+	}
+	return out, err
 }
 
 // pairs is what command call prints; its own source says more.

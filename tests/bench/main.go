@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string) error {
 
 // all is everything that is measured, in order.
 func all(long bool) []block {
-	blocks := []block{decisions(), texts(), objects(), events(), reads(), hosts(), wires(), lookups(), snapshot(), outage(), exactness(), memory(), calls()}
+	blocks := []block{decisions(), texts(), objects(), events(), reads(), hosts(), wires(), lookups(), snapshot(), outage(), exactness(), memory(), calls(), fairness()}
 	if long {
 		blocks = append(blocks, vacuum())
 	}

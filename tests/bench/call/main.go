@@ -73,7 +73,6 @@ func compare(a, b call, n int) error {
 	slices.Sort(as)
 	slices.Sort(bs)
 	slices.Sort(ratios)
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return json.NewEncoder(os.Stdout).Encode(pairs{n, ms(as[n/2]), ms(bs[n/2]), ratios[n/2], ratios[n/4], ratios[3*n/4]})
 }
 
@@ -138,8 +137,26 @@ func memory(message string) error {
 }
 
 func run(args []string) error {
+	if len(args) == 4 && (args[0] == "storm" || args[0] == "fairness") {
+		n, errN := strconv.Atoi(args[2])
+		atATime, err := strconv.Atoi(args[3])
+		if err := errors.Join(errN, err); err != nil {
+			return err
+		}
+		if args[0] == "storm" {
+			return playStorm(args[1], n, atATime)
+		}
+		return measureFairness(args[1], n, atATime)
+	}
+	if len(args) == 3 && args[0] == "steady" {
+		interval, err := time.ParseDuration(args[2])
+		if err != nil {
+			return err
+		}
+		return playSteady(args[1], interval)
+	}
 	if len(args) != 2 {
-		return errors.New("usage: call dial|send|memory MESSAGE   (in the throw-away server, by command bench)")
+		return errors.New("usage: call dial|send|memory MESSAGE, or fairness MESSAGE CALLS AT-A-TIME   (in the throw-away server, by command bench)")
 	}
 	message := args[1]
 	wrapper := call{[]string{"/usr/sbin/sendmail", "-i", "x@outside.example"}, message, 0}
