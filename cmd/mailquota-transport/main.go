@@ -60,7 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "mailquota-transport", version)
 		return 0
 	}
-	listeners, err := passedSockets()
+	listeners, err := systemd.UnixListeners()
 	if err != nil {
 		fmt.Fprintf(stderr, "mailquota-transport: error: %v\nhint: systemctl enable --now mailquota-transport.socket\n", err)
 		return exUnavailable
@@ -86,24 +86,4 @@ func serve(s *transport.Server, listeners []*net.UnixListener) int {
 		}
 	}
 	return status
-}
-
-// passedSockets are the ones of socket activation.
-func passedSockets() ([]*net.UnixListener, error) {
-	passed, err := systemd.Listeners()
-	if err != nil {
-		return nil, err
-	}
-	if len(passed) == 0 {
-		return nil, errors.New("systemd has passed no socket")
-	}
-	var listeners []*net.UnixListener
-	for _, l := range passed {
-		unix, ok := l.(*net.UnixListener)
-		if !ok {
-			return nil, fmt.Errorf("a socket of systemd is of %s, not a unix stream socket", l.Addr().Network())
-		}
-		listeners = append(listeners, unix)
-	}
-	return listeners, nil
 }
