@@ -131,7 +131,7 @@ func (a *app) bootFinding() finding {
 		units = append(units, "multi-user.target.wants/mailquota-postgresql.service")
 	}
 	if conf, _ := wrapper.LoadConfig(a.wrapperConf()); conf.HandOff {
-		units = append(units, "sockets.target.wants/mailquota-submit.socket")
+		units = append(units, "sockets.target.wants/"+submitSocket)
 	}
 	var missing []string
 	for _, unit := range units {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -170,7 +169,7 @@ func (a *app) forwardsOptions(ctx context.Context, h hardenPlan) (o *postfixOpti
 		}
 		return &postfixOptions{forwards: &no}, "", nil
 	}
-	if _, err := exec.LookPath("postconf"); err != nil {
+	if !hasPostfix() {
 		return nil, "", err
 	}
 	out, err := postconf(ctx, "config_directory")

@@ -257,7 +257,7 @@ func (p *networkPlan) addUsers(ctx context.Context, a *app, mta string, isNew bo
 	if mta == "nullmailer" { // of Debian, of Red Hat
 		names = append(names, "mail", "nullmail")
 	}
-	if _, err := exec.LookPath("postconf"); err == nil {
+	if hasPostfix() {
 		if out, err := postconf(ctx, "mail_owner"); err == nil {
 			names = append(names, out[0])
 		}
