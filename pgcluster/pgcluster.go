@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,8 +120,8 @@ func (c *Cluster) Init(ctx context.Context) error {
 		return err
 	}
 	defer parent.Close()
-	if err := unix.Flock(int(parent.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another run makes a database cluster in %s: %w", parent.Name(), err)
+	if err := lock(ctx, parent); err != nil {
+		return err
 	}
 	if _, err := os.Lstat(c.DataDir); !errors.Is(err, os.ErrNotExist) {
 		root, err := openDir(c.DataDir)
@@ -128,9 +129,14 @@ func (c *Cluster) Init(ctx context.Context) error {
 			return err
 		}
 		defer root.Close()
-		return c.fill(ctx, bin, root, id)
+		return c.fill(ctx, bin, root, parent, id)
 	}
-	c.sweep()
+	if whole := c.sweep(); whole != "" {
+		if err := os.Rename(whole, c.DataDir); err != nil {
+			return err
+		}
+		return parent.Sync()
+	}
 	dir, err := os.MkdirTemp(parent.Name(), filepath.Base(c.DataDir)+unfinished+"*")
 	if err != nil {
 		return err
@@ -144,7 +150,7 @@ func (c *Cluster) Init(ctx context.Context) error {
 		err = root.Lchown(".", int(id.uid), int(id.gid))
 	}
 	if err == nil {
-		err = c.fill(ctx, bin, root, id)
+		err = c.fill(ctx, bin, root, parent, id)
 	}
 	if err == nil {
 		err = os.Rename(dir, c.DataDir)
@@ -157,6 +163,26 @@ func (c *Cluster) Init(ctx context.Context) error {
 		return err
 	}
 	return parent.Sync()
+}
+
+// lock takes the lock on parent by which one run at a time makes a cluster there. All
+// that initdb starts holds it too: a run that was killed has what it started still
+// writing for a moment, and the next one waits for the end of that, up to ten seconds.
+func lock(ctx context.Context, parent *os.File) error {
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		err := unix.Flock(int(parent.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return fmt.Errorf("another run makes a database cluster in %s: %w", parent.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // The directory that DataDir is in belongs to the user of mailquotad, who can put a
@@ -224,25 +250,28 @@ func discard(root *os.Root, dir string) {
 // unfinished is what the name of a cluster has behind it that is being made.
 const unfinished = ".new-"
 
-// sweep removes what runs have left that were killed. A process of initdb may be
-// about to end in there; then the next one sweeps. A cluster that is complete stays:
-// it may be one with data, whatever its name is now.
-func (c *Cluster) sweep() {
+// sweep removes what runs have left that were killed, whose processes have all ended
+// (lock). A cluster that is whole stays, and its directory is returned: all that it
+// lacks is its name.
+func (c *Cluster) sweep() (whole string) {
 	left, _ := filepath.Glob(c.DataDir + unfinished + "*") // no wrong pattern
 	for _, dir := range left {
 		root, err := openDir(dir)
 		if err != nil {
 			continue
 		}
-		if _, err := root.Lstat(settingsFile); errors.Is(err, os.ErrNotExist) {
+		if _, err := root.Lstat(settingsFile); err == nil {
+			whole = dir
+		} else if errors.Is(err, os.ErrNotExist) {
 			discard(root, dir)
 		}
 		root.Close()
 	}
+	return whole
 }
 
-// fill makes the cluster in root.
-func (c *Cluster) fill(ctx context.Context, bin string, root *os.Root, id identity) error {
+// fill makes the cluster in root. initdb inherits the lock.
+func (c *Cluster) fill(ctx context.Context, bin string, root *os.Root, locked *os.File, id identity) error {
 	dir, err := root.Open(".")
 	if err != nil {
 		return err
@@ -256,7 +285,7 @@ func (c *Cluster) fill(ctx context.Context, bin string, root *os.Root, id identi
 		initdb.Args = append(initdb.Args, "--no-sync")
 	}
 	initdb.Dir = "/"
-	initdb.ExtraFiles = []*os.File{dir}
+	initdb.ExtraFiles = []*os.File{dir, locked}
 	initdb.SysProcAttr = id.attributes()
 	// It ends with us; the thread that forked must not end before (prctl(2), PR_SET_PDEATHSIG).
 	initdb.SysProcAttr.Pdeathsig = syscall.SIGTERM

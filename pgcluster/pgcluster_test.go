@@ -8,21 +8,30 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain lets this program be the process that serves or starts a cluster.
+// TestMain lets this program be the process that makes, serves or starts a cluster.
 func TestMain(m *testing.M) {
-	if len(os.Args) != 4 || os.Args[1] != "serve" && os.Args[1] != "start" {
+	if len(os.Args) != 4 || !slices.Contains([]string{"init", "serve", "start"}, os.Args[1]) {
 		os.Exit(m.Run())
 	}
 	c := &Cluster{DataDir: os.Args[2], SocketDir: os.Args[3], User: "postgres"}
+	if os.Args[1] == "init" {
+		if err := c.Init(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Args[1] == "serve" {
 		fmt.Fprintln(os.Stderr, c.Serve())
 		os.Exit(1)
@@ -262,6 +271,37 @@ func TestKilled(t *testing.T) {
 	}
 	if err != nil || !status.Exited() {
 		t.Errorf("postgres ended: %v %v", status, err)
+	}
+}
+
+// TestInitKilled: a run that is killed leaves nothing in the way of the next one, not
+// even its initdb, which has still something to write when the next one begins.
+func TestInitKilled(t *testing.T) {
+	for _, files := range []int{20, 60, 150, 200} { // in the first of the three databases
+		t.Run(fmt.Sprint(files), func(t *testing.T) {
+			c := bareCluster(t)
+			program := exec.Command("/proc/self/exe", "init", c.DataDir, c.SocketDir)
+			if err := program.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if made, _ := filepath.Glob(c.DataDir + unfinished + "*/base/1/*"); len(made) >= files {
+					break
+				}
+				if _, err := os.Stat(c.DataDir); err == nil {
+					t.Fatalf("the cluster was there before it had %d files", files)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			program.Process.Kill()
+			program.Wait()
+			if err := c.Init(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if left, _ := filepath.Glob(c.DataDir + unfinished + "*"); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
 	}
 }
 

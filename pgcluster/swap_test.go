@@ -196,8 +196,8 @@ func TestInitSwapped(t *testing.T) {
 	}
 }
 
-// TestSweep: what is unfinished goes; a cluster that is complete stays, and so does
-// what a link leads to.
+// TestSweep: what is unfinished goes; a cluster that is whole becomes the cluster; what
+// a link leads to stays.
 func TestSweep(t *testing.T) {
 	c := bareCluster(t)
 	out, _ := outside(t)
@@ -213,9 +213,14 @@ func TestSweep(t *testing.T) {
 	if err := os.Symlink(out, link); err != nil {
 		t.Fatal(err)
 	}
-	c.sweep()
-	if _, err := os.Stat(filepath.Join(whole, settingsFile)); err != nil {
-		t.Error(err)
+	if err := os.WriteFile(filepath.Join(whole, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Init(t.Context()); err != nil || !c.Exists() {
+		t.Errorf("Init: %v", err)
+	}
+	if _, err := os.Lstat(whole); err == nil {
+		t.Error("the whole one has its old name still")
 	}
 	if _, err := os.Lstat(part); err == nil {
 		t.Error("the unfinished one is there still")
