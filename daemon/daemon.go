@@ -69,12 +69,14 @@ type Server struct {
 	working      sync.WaitGroup
 	counts       struct{ accepted, refused, unavailable, rejected, strangers, early, unknownClients, givenBack atomic.Int64 }
 
-	instances  instances
-	queueFiles queueFiles
-	returns    chan charge   // refused by the mail server, to be given back
-	sending    chan struct{} // places of the messages that the mail server has, and whose calls have no slot any more
-	sendingOf  calls         // the same, by user
-	givingBack sync.Mutex    // held by who gives back what was not sent: decisions of others wait for him, and so for one only
+	instances   instances
+	queueFiles  queueFiles
+	returns     chan charge     // refused by the mail server, to be given back
+	sending     chan struct{}   // places of the messages that the mail server has, and whose calls have no slot any more
+	sendingOf   calls           // the same, by user
+	patience    context.Context // of those that have no place in mailquota-submit yet: ends when a stop has no time left
+	endPatience context.CancelFunc
+	givingBack  sync.Mutex // held by who gives back what was not sent: decisions of others wait for him, and so for one only
 
 	metrics      *metrics.Set
 	decisionTime *metrics.PrometheusHistogram
@@ -96,6 +98,7 @@ func New(c config.Daemon, version string, log zerolog.Logger) (*Server, error) {
 	s.turns.init()
 	s.asking.init()
 	s.sendingOf.init()
+	s.patience, s.endPatience = context.WithCancel(context.Background())
 	s.instances.init(c.Host, s.started)
 	s.initMetrics()
 	s.settings.Store(&settings{c, withLevel(log, c)})
@@ -280,17 +283,20 @@ func (s *Server) next(ctx context.Context, l listener) (net.Conn, error) {
 	}
 }
 
-// finish waits for the calls that are there: each has its deadlines.
+// finish waits for the calls that are there: each has its deadlines. Messages that the
+// mail server has not begun to take by then are given back, and their callers told.
 func (s *Server) finish() {
 	done := make(chan struct{})
 	go func() {
 		s.working.Wait()
 		close(done)
 	}()
-	bound := time.Duration(s.config().RequestTimeout+s.config().DecisionTimeout) + 5*time.Second
+	bound := time.Duration(s.config().RequestTimeout + s.config().DecisionTimeout)
+	hurry := time.AfterFunc(bound, s.endPatience)
+	defer hurry.Stop()
 	select {
 	case <-done:
-	case <-time.After(bound):
+	case <-time.After(bound + 5*time.Second):
 		s.log().Error().Int("calls", len(s.slots)).Msg("calls did not end in time")
 	}
 }

@@ -63,7 +63,9 @@ func (s *Server) send(h *handOver, content *os.File, m *quota.Message, at time.T
 		r.Argv = append(r.Argv, []byte(word))
 	}
 	began := time.Now()
-	result, err := submit.Send(s.config().SubmitSocket, r, content, placePatience)
+	ctx, cancel := context.WithTimeout(s.patience, placePatience)
+	defer cancel()
+	result, err := submit.Send(ctx, s.config().SubmitSocket, r, content)
 	var notRun *submit.NotRunError
 	switch {
 	case errors.As(err, &notRun):

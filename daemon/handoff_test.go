@@ -171,13 +171,12 @@ func TestHandOverExact(t *testing.T) {
 	}
 }
 
-// TestHandOverSlow: calls whose messages a slow mail server has keep nobody from being decided
-// about, are bounded themselves, and end when the daemon stops.
-func TestHandOverSlow(t *testing.T) {
-	r, dir := sendsBy(t, `while [ ! -e go ]; do sleep 0.02; done; echo >>sent`, func(c *config.Daemon) { c.Calls = 2 })
-	release := make(chan struct{}, 2)
-	replies := make(chan *wire.Reply, 2)
-	for range 2 {
+// handingOver makes n calls of one user at once, and returns when all are decided about.
+func (r *running) handingOver(t *testing.T, n int) (replies chan *wire.Reply) {
+	t.Helper()
+	decided := make(chan struct{}, n)
+	replies = make(chan *wire.Reply, n)
+	for range n {
 		r.working.Go(func() {
 			content, err := sealed("x\n")
 			if err != nil {
@@ -186,11 +185,20 @@ func TestHandOverSlow(t *testing.T) {
 			}
 			defer content.Close()
 			request := &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "-fs@x", "a@x"}, HandOff: true}
-			replies <- r.submit(&origin.Peer{PID: os.Getpid(), UID: 54321}, request, content, func() { release <- struct{}{} })
+			replies <- r.submit(&origin.Peer{PID: os.Getpid(), UID: 54321}, request, content, func() { decided <- struct{}{} })
 		})
 	}
-	<-release
-	<-release
+	for range n {
+		<-decided
+	}
+	return replies
+}
+
+// TestHandOverSlow: calls whose messages a slow mail server has keep nobody from being decided
+// about, are bounded themselves, and end when the daemon stops.
+func TestHandOverSlow(t *testing.T) {
+	r, dir := sendsBy(t, `while [ ! -e go ]; do sleep 0.02; done; echo >>sent`, func(c *config.Daemon) { c.Calls = 2 })
+	replies := r.handingOver(t, 2)
 	if reply := r.handOver(t, 54321, nil, "-fs@x", "a@x"); reply.Verdict != wire.VerdictRefuse || !strings.Contains(reply.Text, "too many messages wait for the mail server") {
 		t.Errorf("one more than may wait: %+v", reply)
 	}
@@ -211,5 +219,35 @@ func TestHandOverSlow(t *testing.T) {
 	}
 	if content, err := os.ReadFile(filepath.Join(dir, "sent")); err != nil || len(content) != 2 {
 		t.Errorf("%q sent, %v", content, err)
+	}
+}
+
+// TestHandOverStop: a message that the mail server has not begun to take when a stop has no time
+// left is given back, and its caller told; one that it has begun to take is waited for.
+func TestHandOverStop(t *testing.T) {
+	r, dir := sendsBy(t, `echo >>began; while [ ! -e go ]; do sleep 0.02; done`, nil)
+	const places = 8 // of one user, in mailquota-submit
+	replies := r.handingOver(t, places+1)
+	for began := 0; began < places; time.Sleep(5 * time.Millisecond) {
+		content, _ := os.ReadFile(filepath.Join(dir, "began"))
+		began = len(content)
+	}
+	c := *r.config()
+	c.RequestTimeout, c.DecisionTimeout = 0, config.Duration(3*time.Second)
+	r.settings.Store(&settings{c, *r.Server.log()})
+	stopped := make(chan struct{})
+	go func() {
+		r.stop()
+		close(stopped)
+	}()
+	if reply := <-replies; reply.Verdict != wire.VerdictRefuse || !strings.Contains(reply.Text, "try again later") || r.charged(t) != places {
+		t.Errorf("the one that waited: %+v, %d charged", reply, r.charged(t))
+	}
+	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
+	<-stopped
+	for range places {
+		if reply := <-replies; reply.Verdict != wire.VerdictHanded {
+			t.Errorf("%+v", reply)
+		}
 	}
 }

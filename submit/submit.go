@@ -31,6 +31,8 @@
 package submit
 
 import (
+	"cmp"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -86,24 +88,23 @@ type NotRunError struct{ Err error }
 func (e *NotRunError) Error() string { return e.Err.Error() }
 func (e *NotRunError) Unwrap() error { return e.Err }
 
-// Send has a message sent, by the server that listens at a socket: patience bounds the
-// wait for a place. A NotRunError says that nothing was sent, and another error that
-// this is not known.
-func Send(socket string, r *Request, message *os.File, patience time.Duration) (*Result, error) {
+// Send has a message sent, by the server that listens at a socket: ctx bounds the wait
+// for a place, and nothing behind it. A NotRunError says that nothing was sent, and
+// another error that this is not known.
+func Send(ctx context.Context, socket string, r *Request, message *os.File) (*Result, error) {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, &NotRunError{err}
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, &NotRunError{err}
-	}
+	goOn := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer goOn()
 	if err := writeFrame(c, r, unix.UnixRights(int(message.Fd()))); err != nil {
 		return nil, &NotRunError{err}
 	}
 	var place [1]byte
 	if _, err := io.ReadFull(c, place[:]); err != nil {
-		return nil, &NotRunError{fmt.Errorf("mailquota-submit has no place: %w", err)}
+		return nil, &NotRunError{fmt.Errorf("mailquota-submit has no place: %w", cmp.Or(context.Cause(ctx), err))}
 	}
 	if place[0] != ready {
 		var result Result
@@ -111,6 +112,9 @@ func Send(socket string, r *Request, message *os.File, patience time.Duration) (
 			return nil, &NotRunError{err}
 		}
 		return nil, &NotRunError{errors.New(result.NotRun)}
+	}
+	if !goOn() {
+		return nil, &NotRunError{context.Cause(ctx)}
 	}
 	if err := c.SetDeadline(time.Now().Add(runTimeout + 2*killTimeout + frameTimeout)); err != nil {
 		return nil, &NotRunError{err}

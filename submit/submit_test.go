@@ -2,6 +2,7 @@ package submit
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,12 +211,12 @@ func TestSend(t *testing.T) {
 			if c.content == "" || len(c.content) > maxTraced { // too long for Stdout
 				r = request("write")
 				r.Trace, r.TraceAt = c.trace, c.at
-				if result, err := Send(s.socket, r, message, patience); err != nil || result.Exit != 0 {
+				if result, err := Send(t.Context(), s.socket, r, message); err != nil || result.Exit != 0 {
 					t.Errorf("%+v, %v", result, err)
 				}
 				return
 			}
-			result, err := Send(s.socket, r, message, patience)
+			result, err := Send(t.Context(), s.socket, r, message)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +256,7 @@ func TestSeek(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "go")
 	os.WriteFile(file, []byte("x"), 0o600)
-	result, err := Send(s.socket, request("hang", file), message, patience)
+	result, err := Send(t.Context(), s.socket, request("hang", file), message)
 	close(stop)
 	seeking.Wait()
 	if err != nil || result.Exit != 0 {
@@ -268,7 +269,7 @@ func TestSeek(t *testing.T) {
 
 func TestOutput(t *testing.T) {
 	s := serve(t, nil)
-	result, err := Send(s.socket, request("write"), memfd(t, "", true), patience)
+	result, err := Send(t.Context(), s.socket, request("write"), memfd(t, "", true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,13 +277,13 @@ func TestOutput(t *testing.T) {
 		t.Error(diff)
 	}
 	dir := t.TempDir()
-	result, err = Send(s.socket, request("leave", filepath.Join(dir, "go")), memfd(t, "", true), patience)
+	result, err = Send(t.Context(), s.socket, request("leave", filepath.Join(dir, "go")), memfd(t, "", true))
 	if err != nil || string(result.Stdout) != "left behind true <nil>\n" {
 		t.Errorf("%+v, %v", result, err)
 	}
 	await(t, filepath.Join(dir, "go.began"))
 	os.WriteFile(filepath.Join(dir, "go"), nil, 0o600)
-	if result, err = Send(s.socket, request("signal"), memfd(t, "", true), patience); err != nil || result.Ended != "ended by signal killed" {
+	if result, err = Send(t.Context(), s.socket, request("signal"), memfd(t, "", true)); err != nil || result.Ended != "ended by signal killed" {
 		t.Errorf("%+v, %v", result, err)
 	}
 }
@@ -316,7 +317,7 @@ func TestNotRun(t *testing.T) {
 		{"NUL", works, request("a\x00b"), memfd(t, "x", true), "invalid argument"},
 		{"trace outside", works, outside, memfd(t, "x", true), "outside the message"},
 	} {
-		result, err := Send(c.s.socket, c.r, c.message, patience)
+		result, err := Send(t.Context(), c.s.socket, c.r, c.message)
 		if notRun := (*NotRunError)(nil); !errors.As(err, &notRun) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v; want a NotRunError with %q", c.name, result, err, c.want)
 		}
@@ -366,7 +367,7 @@ func TestGone(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	s := serve(t, func(s *Server) { s.runTimeout = 2 * time.Second })
 	file := filepath.Join(t.TempDir(), "never")
-	result, err := Send(s.socket, request("hang", file), memfd(t, "x", true), patience)
+	result, err := Send(t.Context(), s.socket, request("hang", file), memfd(t, "x", true))
 	if err != nil || result.Ended != "took longer than 2s and was ended" {
 		t.Errorf("%+v, %v", result, err)
 	}
@@ -386,7 +387,7 @@ func TestShare(t *testing.T) {
 			r := request("hang", filepath.Join(dir, "go"))
 			r.Argv[2] = []byte(filepath.Join(dir, strconv.Itoa(i)))
 			r.Owner = 1001
-			if result, err := Send(s.socket, r, memfd(t, "x", true), patience); err != nil || result.Exit != 0 {
+			if result, err := Send(t.Context(), s.socket, r, memfd(t, "x", true)); err != nil || result.Exit != 0 {
 				t.Errorf("%+v, %v", result, err)
 			}
 		})
@@ -400,18 +401,20 @@ func TestShare(t *testing.T) {
 	}
 	other := request("see")
 	other.Owner = 1002
-	if result, err := Send(s.socket, other, memfd(t, "x", true), patience); err != nil || result.Exit != 3 {
+	if result, err := Send(t.Context(), s.socket, other, memfd(t, "x", true)); err != nil || result.Exit != 3 {
 		t.Errorf("%+v, %v", result, err)
 	}
 	if n := began(); n != 2 {
 		t.Errorf("%d of one owner at a time, want 2", n)
 	}
-	if _, err := Send(s.socket, request("see"), memfd(t, "x", true), patience); err != nil {
+	if _, err := Send(t.Context(), s.socket, request("see"), memfd(t, "x", true)); err != nil {
 		t.Error(err)
 	}
 	late := request("see")
 	late.Owner = 1001
-	if result, err := Send(s.socket, late, memfd(t, "x", true), 50*time.Millisecond); !errors.As(err, new(*NotRunError)) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if result, err := Send(ctx, s.socket, late, memfd(t, "x", true)); !errors.As(err, new(*NotRunError)) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%+v, %v; want that there is no place", result, err)
 	}
 	for i := range 6 {
