@@ -3,10 +3,12 @@
 package systemd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 )
@@ -65,6 +67,27 @@ func UnixListeners() ([]*net.UnixListener, error) {
 		listeners = append(listeners, unix)
 	}
 	return listeners, nil
+}
+
+// Serve serves sockets until SIGTERM or SIGINT, or until one of them fails: it closes them
+// all then, for systemd to start the service again, and returns once all have ended. The
+// error is the first.
+func Serve(listeners []*net.UnixListener, serve func(*net.UnixListener) error) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	ended := make(chan error)
+	for _, l := range listeners {
+		context.AfterFunc(ctx, func() { l.Close() })
+		go func() { ended <- serve(l) }()
+	}
+	var first error
+	for range listeners {
+		if err := <-ended; err != nil && first == nil {
+			first = err
+			stop()
+		}
+	}
+	return first
 }
 
 // Close closes sockets that were passed.

@@ -3,17 +3,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/signal"
 	"os/user"
 	"strconv"
-	"sync"
-	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
@@ -84,23 +79,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return config.RealSendmail, nil
 	}
-	return serve(submit.New(uid, program, log), listeners, log)
-}
-
-// serve takes messages until SIGTERM, and ends those that it has taken.
-func serve(s *submit.Server, listeners []*net.UnixListener, log zerolog.Logger) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	var serving sync.WaitGroup
-	for _, l := range listeners {
-		context.AfterFunc(ctx, func() { l.Close() })
-		serving.Go(func() {
-			if err := s.Serve(l); err != nil {
-				log.Error().Err(err).Msg("mailquota-submit ends")
-			}
-		})
+	if err := systemd.Serve(listeners, submit.New(uid, program, log).Serve); err != nil {
+		log.Error().Err(err).Msg("mailquota-submit ends")
+		return exUnavailable
 	}
-	serving.Wait()
 	return 0
 }
 

@@ -3,14 +3,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
@@ -65,25 +61,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "mailquota-transport: error: %v\nhint: systemctl enable --now mailquota-transport.socket\n", err)
 		return exUnavailable
 	}
-	return serve(&transport.Server{Mailquotad: *mailquotad, Log: zerolog.New(stderr).With().Timestamp().Logger()}, listeners)
-}
-
-// serve takes requests until SIGTERM, and answers those that it has taken.
-func serve(s *transport.Server, listeners []*net.UnixListener) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	ended := make(chan error)
-	for _, l := range listeners {
-		context.AfterFunc(ctx, func() { l.Close() })
-		go func() { ended <- s.Serve(l) }()
+	log := zerolog.New(stderr).With().Timestamp().Logger()
+	server := transport.Server{Mailquotad: *mailquotad, Log: log}
+	if err := systemd.Serve(listeners, server.Serve); err != nil {
+		log.Error().Err(err).Msg("mailquota-transport ends")
+		return exUnavailable
 	}
-	status := 0
-	for range listeners {
-		if err := <-ended; err != nil {
-			s.Log.Error().Err(err).Msg("mailquota-transport ends")
-			status = exUnavailable
-			stop() // all of them, for systemd to start all of them again
-		}
-	}
-	return status
+	return 0
 }
