@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -176,22 +175,6 @@ func restart(ctx context.Context, unit string) error {
 		return fmt.Errorf("systemctl restart %s: %s", unit, out)
 	}
 	return nil
-}
-
-// command runs a program and returns what it says. On a server with a high load some
-// take long: postfix check starts dozens of programs.
-func command(ctx context.Context, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	text := strings.TrimSpace(string(out))
-	switch {
-	case ctx.Err() != nil:
-		text = strings.TrimSpace(name + " was stopped before its end: " + text)
-	case err != nil && text == "":
-		text = err.Error()
-	}
-	return text, err
 }
 
 func firstLine(text string) string {

@@ -299,7 +299,7 @@ func checkExim(ctx context.Context, h hardenPlan, uids []string) error {
 		return nil
 	}
 	for name, taken := range map[string]bool{"nobody": false, submitUser: true} {
-		out, _ := runAs(ctx, name, nil, h.mta.program, "-bs") // its exit status tells nothing
+		out, _ := commandAs(ctx, name, "", h.mta.program, "-bs") // its exit status tells nothing
 		if greeted := strings.HasPrefix(out, "220"); greeted != taken {
 			return fmt.Errorf("%s -bs of user %s: %q", h.mta.program, name, out)
 		}

@@ -1,18 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
-	"time"
 )
 
 // authorizedSubmit is the parameter of main.cf by which sendmail(1) and postdrop(1) ask
@@ -140,7 +134,7 @@ func closedMain(text []byte, remove, own bool) (after []byte, note string) {
 // after that question.
 func checkPostfix(ctx context.Context, h hardenPlan) error {
 	for name, taken := range map[string]bool{"nobody": h.remove, submitUser: true} {
-		out, err := runAs(ctx, name, nil, h.mta.program, "-i", "-t")
+		out, err := commandAs(ctx, name, "", h.mta.program, "-i", "-t")
 		if err == nil {
 			continue // taken: no Postfix does that without recipients, and nothing is lost
 		}
@@ -149,28 +143,4 @@ func checkPostfix(ctx context.Context, h hardenPlan) error {
 		}
 	}
 	return nil
-}
-
-// runAs runs a program as a system user, with nothing to read and no group but his and
-// groups; out is what it says.
-func runAs(ctx context.Context, name string, groups []uint32, program string, args ...string) (out string, err error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return "", err
-	}
-	uid, errUID := strconv.ParseUint(u.Uid, 10, 32)
-	gid, errGID := strconv.ParseUint(u.Gid, 10, 32)
-	if err := errors.Join(errUID, errGID); err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c := exec.CommandContext(ctx, program, args...)
-	c.Dir = "/"
-	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: groups}}
-	var said bytes.Buffer
-	c.Stdout, c.Stderr = &said, &said
-	err = c.Run()
-	return strings.TrimSpace(said.String()), err
 }

@@ -120,7 +120,7 @@ func closeSendmail(ctx context.Context, h hardenPlan, m sendmailMode, override s
 	if err := setFileMode(ctx, h.mta.program, want, true); err != nil {
 		return err
 	}
-	if out, err := runAs(ctx, "nobody", nil, h.mta.program, "-bV"); !errors.Is(err, fs.ErrPermission) {
+	if out, err := commandAs(ctx, "nobody", "", h.mta.program, "-bV"); !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("nobody can run %s: %s", h.mta.program, out)
 	}
 	return nil

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -12,46 +14,67 @@ import (
 // says how they stand: packaging/names, or packaging/rpm/names.
 const namesProgram = "/usr/libexec/sendmail-wrapper/names"
 
-// namesFindings are about the names by which sendmail is called: whether each leads
-// to the wrapper, has a real program behind it, and stays so in updates.
-func (a *app) namesFindings(ctx context.Context) []finding {
+// takenName is how one of the names by which sendmail is called stands, a line of names
+// show: NAME STATE PROGRAM [WHY].
+type takenName struct{ name, state, program, why string }
+
+func readNames(ctx context.Context) (names []takenName, err error) {
 	var stderr bytes.Buffer
 	c := exec.CommandContext(ctx, namesProgram, "show")
 	c.Stderr = &stderr
 	out, err := c.Output()
 	if err != nil {
-		if said := strings.TrimSpace(stderr.String()); said != "" {
-			err = fmt.Errorf("%s show: %s", namesProgram, said)
-		}
-		return []finding{a.unlooked("names", highSeverity, err)}
+		return nil, &failure{exWrong, fmt.Sprintf("%s show: %s", namesProgram, cmp.Or(strings.TrimSpace(stderr.String()), err.Error())), namesProgram + " show"}
 	}
-	return foundNames(string(out))
+	return parseNames(string(out)), nil
 }
 
-// foundNames makes findings of what names show says, a line a name: NAME STATE PROGRAM
-// [WHY]. What is fine is one finding.
-func foundNames(said string) (list []finding) {
-	var taken []string
-	program := ""
+func parseNames(said string) (names []takenName) {
 	for line := range strings.Lines(said) {
-		words := strings.SplitN(strings.TrimSpace(line), " ", 4)
-		for len(words) < 4 {
-			words = append(words, "")
-		}
-		switch name, real, why := words[0], words[2], words[3]; words[1] {
+		words := append(strings.SplitN(strings.TrimSpace(line), " ", 4), "", "", "")
+		names = append(names, takenName{words[0], words[1], words[2], words[3]})
+	}
+	return names
+}
+
+func free(names []takenName) []takenName {
+	return slices.DeleteFunc(slices.Clone(names), func(n takenName) bool { return n.state == "taken" })
+}
+
+func namesOf(names []takenName) string {
+	var list []string
+	for _, n := range names {
+		list = append(list, n.name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// namesFindings are about the names: whether each leads to the wrapper, has a real
+// program behind it, and stays so in updates. What is fine is one finding.
+func (a *app) namesFindings(ctx context.Context) []finding {
+	names, err := readNames(ctx)
+	if err != nil {
+		return []finding{a.unlooked("names", highSeverity, err)}
+	}
+	return foundNames(names)
+}
+
+func foundNames(names []takenName) (list []finding) {
+	var taken []takenName
+	for _, n := range names {
+		switch n.state {
 		case "taken":
-			taken = append(taken, name)
-			program = real
+			taken = append(taken, n)
 		case "free":
 			list = append(list, finding{Check: "names", State: isOpen, Severity: highSeverity,
-				Text: name + " is " + real + " itself: mail that is given to it is not counted", Command: namesProgram + " take"})
+				Text: n.name + " is " + n.program + " itself: mail that is given to it is not counted", Command: namesProgram + " take"})
 		default:
 			list = append(list, finding{Check: "names", State: isWrong, Severity: highSeverity,
-				Text: name + ": " + why, Command: namesProgram + " repair"})
+				Text: n.name + ": " + n.why, Command: namesProgram + " repair"})
 		}
 	}
 	if len(taken) > 0 {
-		list = append(list, finding{Check: "names", State: isFine, Text: strings.Join(taken, ", ") + ": the wrapper, before " + program})
+		list = append(list, finding{Check: "names", State: isFine, Text: namesOf(taken) + ": the wrapper, before " + taken[len(taken)-1].program})
 	}
 	return list
 }

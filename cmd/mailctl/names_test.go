@@ -7,8 +7,8 @@ import (
 )
 
 func TestReadNames(t *testing.T) {
-	got := foundNames("/usr/sbin/sendmail taken /usr/sbin/exim4\n/usr/lib/sendmail taken /usr/sbin/exim4\n" +
-		"/usr/bin/mailq free /usr/sbin/exim4\n/usr/sbin/rmail broken - there is no /usr/sbin/rmail.real\n")
+	got := foundNames(parseNames("/usr/sbin/sendmail taken /usr/sbin/exim4\n/usr/lib/sendmail taken /usr/sbin/exim4\n" +
+		"/usr/bin/mailq free /usr/sbin/exim4\n/usr/sbin/rmail broken - there is no /usr/sbin/rmail.real\n"))
 	want := []finding{
 		{Check: "names", State: isOpen, Severity: highSeverity, Command: namesProgram + " take",
 			Text: "/usr/bin/mailq is /usr/sbin/exim4 itself: mail that is given to it is not counted"},

@@ -167,19 +167,18 @@ func (a *app) testNotifications(ctx context.Context, channel string) error {
 // asks: what root can read, and whom root can send mail as, says nothing of what
 // the service can.
 func asService(ctx context.Context, a *app) (again bool, err error) {
-	u, err := user.Lookup(daemonUser)
+	who, err := credential(daemonUser)
 	if os.Geteuid() != 0 || err != nil {
 		return false, nil
 	}
-	uid, errUID := strconv.ParseUint(u.Uid, 10, 32)
-	gid, errGID := strconv.ParseUint(u.Gid, 10, 32)
-	self, errSelf := os.Executable()
-	if err := errors.Join(errUID, errGID, errSelf); err != nil {
+	who.Groups = serviceGroups(ctx)
+	self, err := os.Executable()
+	if err != nil {
 		return true, err
 	}
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = a.stdout, a.stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: serviceGroups(ctx)}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 	err = cmd.Run()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		return true, &failure{max(failed.ExitCode(), 1), "", ""}

@@ -1,16 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os/exec"
-	"os/user"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"sendmail-wrapper/report"
@@ -53,30 +48,10 @@ func (s *setupRun) sendMail(ctx context.Context) (stepReport, error) {
 
 // submit hands a mail to sendmail, as whoever calls it does.
 func submit(ctx context.Context, to, from, id string) error {
-	u, err := user.Lookup(daemonUser)
-	if err != nil {
-		return err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	var said bytes.Buffer
-	c := exec.CommandContext(ctx, "/usr/sbin/sendmail", "-i", to)
-	c.Dir = "/"
-	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	c.Stdin = strings.NewReader(fmt.Sprintf("From: %s\nTo: %s\nSubject: mailctl setup: a test mail\nMessage-ID: <%s>\nAuto-Submitted: auto-generated\n\n"+
-		"mailctl setup has sent this mail by /usr/sbin/sendmail. It was counted.\n", from, to, id))
-	c.Stdout, c.Stderr = &said, &said
-	if err := c.Run(); err != nil {
-		return &failure{exWrong, fmt.Sprintf("/usr/sbin/sendmail does not take a mail to %s of user %s: %v: %s", to, daemonUser, err, strings.TrimSpace(said.String())),
+	message := fmt.Sprintf("From: %s\nTo: %s\nSubject: mailctl setup: a test mail\nMessage-ID: <%s>\nAuto-Submitted: auto-generated\n\n"+
+		"mailctl setup has sent this mail by /usr/sbin/sendmail. It was counted.\n", from, to, id)
+	if said, err := commandAs(ctx, daemonUser, message, "/usr/sbin/sendmail", "-i", to); err != nil {
+		return &failure{exWrong, fmt.Sprintf("/usr/sbin/sendmail does not take a mail to %s of user %s: %v: %s", to, daemonUser, err, said),
 			"what does the mail server's log say? journalctl -n 50"}
 	}
 	return nil

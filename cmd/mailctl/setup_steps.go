@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -61,33 +60,6 @@ func (s *setupRun) takeNames(ctx context.Context) (stepReport, error) {
 		return stepReport{}, &failure{exWrong, fmt.Sprintf("%s is %s: %s", free[0].name, free[0].state, free[0].why), namesProgram + " show"}
 	}
 	return stepReport{Text: fmt.Sprintf("%s is %s; calls of %s come to sendmail-wrapper", m.Program, m.MTA, namesOf(names))}, nil
-}
-
-// takenName is a line of names show.
-type takenName struct{ name, state, program, why string }
-
-func readNames(ctx context.Context) (names []takenName, err error) {
-	out, err := exec.CommandContext(ctx, namesProgram, "show").Output()
-	if err != nil {
-		return nil, &failure{exWrong, fmt.Sprintf("%s show: %v", namesProgram, err), "is all of sendmail-wrapper installed?"}
-	}
-	for line := range strings.Lines(string(out)) {
-		words := append(strings.SplitN(strings.TrimSpace(line), " ", 4), "", "", "")
-		names = append(names, takenName{words[0], words[1], words[2], words[3]})
-	}
-	return names, nil
-}
-
-func free(names []takenName) []takenName {
-	return slices.DeleteFunc(slices.Clone(names), func(n takenName) bool { return n.state == "taken" })
-}
-
-func namesOf(names []takenName) string {
-	var list []string
-	for _, n := range names {
-		list = append(list, n.name)
-	}
-	return strings.Join(list, ", ")
 }
 
 // mta is the profile of the mail server.
