@@ -34,12 +34,11 @@ type apacheReader struct {
 
 // virtualHost is what a <VirtualHost> says.
 type virtualHost struct {
-	file    string
-	line    int
-	names   []string // ServerName first
-	root    string
-	user    string
-	aliases []string
+	file  string
+	line  int
+	names []string // ServerName first
+	root  string
+	user  string
 }
 
 // ReadApache reads the virtual hosts of a configuration: of a file with all that

@@ -80,8 +80,9 @@ func runningFPM() (masters []*fpmMaster) {
 		}
 		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		title, _, _ := strings.Cut(string(cmdline), "\x00")
-		config, ok := strings.CutPrefix(title, fpmTitle)
-		if config, ok = strings.CutSuffix(config, ")"); err != nil || !ok || !sameFile(config, filepath.Join(dir, "root", config)) {
+		config, master := strings.CutPrefix(title, fpmTitle)
+		config, whole := strings.CutSuffix(config, ")")
+		if err != nil || !master || !whole || !sameFile(config, filepath.Join(dir, "root", config)) {
 			continue
 		}
 		m := &fpmMaster{Config: config, Program: program}
