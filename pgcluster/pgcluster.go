@@ -82,8 +82,9 @@ func majorOf(binDir string) int {
 	return n
 }
 
-// settingsFile is what Init writes last, so that it tells a cluster of ours
-// that is complete from another, and from one whose making was interrupted.
+// settingsFile is what Init writes last and gives its name when all of it is on the disk, so
+// that it tells a cluster of ours that is complete from another, and from one whose making
+// was interrupted.
 const settingsFile = "mailquota.conf"
 
 // Exists tells whether Init has been here, and to the end.
@@ -247,7 +248,7 @@ func discard(root *os.Root, dir string) {
 	_ = unix.Rmdir(dir)
 }
 
-// unfinished is what the name of a cluster has behind it that is being made.
+// unfinished is what the name of a cluster, and of its settingsFile, has behind it that is being made.
 const unfinished = ".new-"
 
 // sweep removes what runs have left that were killed, whose processes have all ended
@@ -309,13 +310,13 @@ func (c *Cluster) configure(root *os.Root, id identity) error {
 		{"pg_hba.conf", os.O_TRUNC, "# Written by mailctl database init.\n# TYPE DATABASE USER METHOD\nlocal all all peer map=mailquota\n"},
 		{"pg_ident.conf", os.O_TRUNC, c.identMap()},
 		{"postgresql.conf", os.O_APPEND, "\n# Written by mailctl database init; put changes after it.\ninclude '" + settingsFile + "'\n"},
-		{settingsFile, os.O_CREATE | os.O_EXCL, c.settings()},
+		{settingsFile + unfinished, os.O_CREATE | os.O_EXCL, c.settings()},
 	} {
 		if err := writeAs(root, f.name, f.flag, f.text, id); err != nil {
 			return fmt.Errorf("configure the database cluster: %w", err)
 		}
 	}
-	return nil
+	return root.Rename(settingsFile+unfinished, settingsFile)
 }
 
 func (c *Cluster) identMap() string {

@@ -77,7 +77,7 @@ func TestFileSwapped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"pg_hba.conf", "postgresql.conf", settingsFile} {
+	for _, name := range []string{"pg_hba.conf", "postgresql.conf", settingsFile + unfinished} {
 		for kind, put := range map[string]func(secret, path string) error{
 			"symlink":                os.Symlink,
 			"symlink that is inside": func(_, path string) error { return os.Symlink("pg_ident.conf", path) },
@@ -89,7 +89,7 @@ func TestFileSwapped(t *testing.T) {
 				_, secret := outside(t)
 				dir, root := likeInitdb(t, id)
 				path := filepath.Join(dir, name)
-				if err := os.Remove(path); err != nil && name != settingsFile {
+				if err := os.Remove(path); err != nil && name != settingsFile+unfinished {
 					t.Fatal(err)
 				}
 				if err := put(secret, path); err != nil {
