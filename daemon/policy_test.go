@@ -88,7 +88,7 @@ func newInstance() string {
 
 // message is a request about a whole message of a mailbox.
 func message(username string) *policy.Request {
-	return &policy.Request{State: policy.EndOfMessage, Protocol: "ESMTP", Username: username, Sender: "carol@box.test",
+	return &policy.Request{State: policy.EndOfMessage, Username: username, Sender: "carol@box.test",
 		Recipients: 1, Size: 1000, Instance: newInstance(), QueueID: "4cWq1F0Wn2z9tJ", ClientAddress: "192.0.2.7"}
 }
 

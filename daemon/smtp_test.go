@@ -34,7 +34,7 @@ func connect(t *testing.T, address string) (client *net.TCPConn, q *policy.Reque
 	}
 	t.Cleanup(func() { accepted.Close() })
 	from, to := c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	return c.(*net.TCPConn), &policy.Request{State: policy.EndOfMessage, Protocol: "ESMTP", Sender: "a@x", Recipients: 2, Size: 9,
+	return c.(*net.TCPConn), &policy.Request{State: policy.EndOfMessage, Sender: "a@x", Recipients: 2, Size: 9,
 		Instance: newInstance(), ClientAddress: from.Addr().String(), ClientPort: from.Port(), ServerAddress: to.Addr().String(), ServerPort: to.Port()}
 }
 

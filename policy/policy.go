@@ -90,7 +90,6 @@ const (
 // empty or 0. Values are as they came: any bytes but NUL and newline.
 type Request struct {
 	State         string // protocol_state: "RCPT", "DATA", EndOfMessage, …
-	Protocol      string // protocol_name: "SMTP", "ESMTP"
 	Username      string // sasl_username
 	Sender        string
 	Recipient     string
@@ -125,7 +124,6 @@ func (e *ProtocolError) Error() string { return e.Text }
 // The texts of a Request, in the order of attributes.
 const (
 	state = iota
-	protocol
 	username
 	sender
 	recipient
@@ -143,8 +141,6 @@ func text(name []byte) int {
 	switch string(name) {
 	case "protocol_state":
 		return state
-	case "protocol_name":
-		return protocol
 	case "sasl_username":
 		return username
 	case "sender":
@@ -234,7 +230,7 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 		return Request{}, &ProtocolError{"a request without the attribute request"}
 	}
 	all := string(kept)
-	for i, to := range [numTexts]*string{&q.State, &q.Protocol, &q.Username, &q.Sender, &q.Recipient, &q.Instance, &q.QueueID, &q.ClientAddress, &q.ServerAddress, &q.OriginalRecipient, &q.FirstQueueID} {
+	for i, to := range [numTexts]*string{&q.State, &q.Username, &q.Sender, &q.Recipient, &q.Instance, &q.QueueID, &q.ClientAddress, &q.ServerAddress, &q.OriginalRecipient, &q.FirstQueueID} {
 		*to = all[spans[i].from:spans[i].to]
 	}
 	if q.Delivery && (q.QueueID == "" || q.Recipient == "" || q.Arrived == 0) {
@@ -250,7 +246,7 @@ func (q Request) ofItsKind() Request {
 		q.Number, q.Arrived, q.OriginalRecipient, q.FirstQueueID = 0, 0, "", ""
 		return q
 	}
-	q.State, q.Protocol, q.Instance, q.Recipients = "", "", "", 0
+	q.State, q.Instance, q.Recipients = "", "", 0
 	q.ServerAddress, q.ServerPort = "", 0
 	q.OriginalRecipient = cmp.Or(q.OriginalRecipient, q.Recipient)
 	q.FirstQueueID = cmp.Or(q.FirstQueueID, q.QueueID)
@@ -321,7 +317,6 @@ func (q *Request) Append(b []byte) []byte {
 	return appendAttributes(b, []attribute{
 		{"request", accessPolicy},
 		{"protocol_state", q.State},
-		{"protocol_name", q.Protocol},
 		{"client_address", q.ClientAddress},
 		{"client_port", strconv.Itoa(int(q.ClientPort))},
 		{"server_address", q.ServerAddress},

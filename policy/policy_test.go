@@ -48,7 +48,7 @@ policy_context=a=b
 `
 
 var postfixRequest = Request{
-	State: EndOfMessage, Protocol: "ESMTP", Username: "Carol@box.test", Sender: "carol@box.test", Recipients: 3, Size: 18234,
+	State: EndOfMessage, Username: "Carol@box.test", Sender: "carol@box.test", Recipients: 3, Size: 18234,
 	Instance: "6d1.6564c1a2.91d2f.0", QueueID: "4cWq1F0Wn2z9tJ", ClientAddress: "192.0.2.7", ClientPort: 41234,
 	ServerAddress: "192.0.2.1", ServerPort: 587,
 }
