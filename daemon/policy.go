@@ -57,8 +57,11 @@ func (s *Server) listenPolicyPort(passed *net.TCPListener) (listener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// servePolicies answers the connections of one of these sockets until ctx ends.
+// servePolicies answers the connections of one of these sockets until ctx ends. It closes
+// the socket then: who has connected and is not served would wait for the end of those
+// that are.
 func (s *Server) servePolicies(ctx context.Context, l listener, open *connections) error {
+	defer l.Close()
 	s.log().Info().Stringer("address", l.Addr()).Msg("policy requests are taken")
 	for {
 		c, err := s.next(ctx, l)
