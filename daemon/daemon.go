@@ -192,14 +192,14 @@ func (s *Server) Serve(stop context.Context, sockets Sockets) error {
 	}
 	var others sync.WaitGroup
 	others.Go(func() { s.followQueue(ctx) })
-	others.Go(func() { s.giveBack(ctx) })
 	others.Go(func() { s.lookAfter(ctx) })
-	// It stops after the last call, whose event it takes.
-	recording, stopRecording := context.WithCancel(context.Background())
-	var recorder sync.WaitGroup
-	recorder.Go(func() { s.database.recorder.Run(recording) })
-	defer recorder.Wait()
-	defer stopRecording()
+	// They stop after the last call, whose event and whose refund they take.
+	lasting, stopLasting := context.WithCancel(context.Background())
+	var last sync.WaitGroup
+	last.Go(func() { s.database.recorder.Run(lasting) })
+	last.Go(func() { s.giveBack(lasting) })
+	defer last.Wait()
+	defer stopLasting()
 	// Ready also without a database: systemd would restart in a loop, and
 	// callers would wait instead of being told.
 	select {
@@ -283,6 +283,9 @@ func (s *Server) next(ctx context.Context, l listener) (net.Conn, error) {
 	}
 }
 
+// longestStop is before systemd loses patience (TimeoutStopSec=90s).
+const longestStop = time.Minute
+
 // finish waits for the calls that are there: each has its deadlines. Messages that the
 // mail server has not begun to take by then are given back, and their callers told.
 func (s *Server) finish() {
@@ -291,7 +294,7 @@ func (s *Server) finish() {
 		s.working.Wait()
 		close(done)
 	}()
-	bound := time.Duration(s.config().RequestTimeout + s.config().DecisionTimeout)
+	bound := min(time.Duration(s.config().RequestTimeout+s.config().DecisionTimeout), longestStop)
 	hurry := time.AfterFunc(bound, s.endPatience)
 	defer hurry.Stop()
 	select {
@@ -342,7 +345,7 @@ func (s *Server) serve(c *net.UnixConn, release func()) {
 	if message != nil {
 		defer message.Close()
 	}
-	reply := s.answer(peer, request, message, release)
+	reply := s.answer(peer, request, message, func() { turn.release(); release() })
 	// Before the answer: in a dialogue the next question may follow at once.
 	if request.Op == wire.OpSubmit && (reply.Verdict == wire.VerdictAccept || reply.Verdict == wire.VerdictUnavailable) {
 		turn.pass(peer.End())

@@ -635,6 +635,11 @@ func TestWithoutDatabase(t *testing.T) {
 		if err != nil || reply.Verdict != test.verdict || reply.Exit != test.exit || !strings.Contains(reply.Text, test.text) {
 			t.Errorf("%s: %+v, %v", test.down, reply, err)
 		}
+		// What is forbidden never passes: who calls could have brought the outage about, too.
+		reply, err = wire.Ask(r.socket, &wire.Request{Op: wire.OpSubmit, Profile: "postfix", Argv: []string{"sendmail", "a@x"}, Truncated: true}, mustSeal(t, "x"), time.Minute)
+		if err != nil || reply.Verdict != wire.VerdictRefuse || !strings.Contains(reply.Text, wire.TextTooLong) {
+			t.Errorf("%s: forbidden: %+v, %v", test.down, reply, err)
+		}
 		if log := r.log.String(); strings.Count(log, "database not reached") != 1 || !strings.Contains(log, `"message":"no decision"`) {
 			t.Errorf("%s: log: %s", test.down, log)
 		}

@@ -27,8 +27,8 @@ const placePatience = time.Minute
 // process does not matter any more from then on; he may end it or stop it.
 type handOver struct {
 	profile *sendmail.Profile
-	argv    []string // of the real sendmail
-	call    sendmail.Call
+	argv    []string      // of the real sendmail
+	call    sendmail.Call // no more of it than what counts after the decision
 }
 
 // handOverOf prepares a message for it; nil where the caller's process sends it.
@@ -51,7 +51,7 @@ func (s *Server) handOverOf(peer *origin.Peer, request *wire.Request, profile *s
 	if err != nil {
 		return nil, err
 	}
-	return &handOver{profile, argv, *call}, nil
+	return &handOver{profile, argv, sendmail.Call{Gateway: call.Gateway, NoBounce: call.NoBounce}}, nil
 }
 
 // send has a message sent that was accepted, as accepted says, at a time (zero: it is not
@@ -62,6 +62,7 @@ func (s *Server) send(h *handOver, content *os.File, m *quota.Message, at time.T
 	for _, word := range h.argv {
 		r.Argv = append(r.Argv, []byte(word))
 	}
+	h.argv = nil // which may be long, and the wait as well
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(s.patience, placePatience)
 	defer cancel()
@@ -104,9 +105,12 @@ func (s *Server) giveBackNow(m *quota.Message, at time.Time) {
 		return
 	}
 	c := charge{id: m.ID, at: at, of: senderOf(m), recipients: m.Recipients}
+	began := time.Now()
 	s.givingBack.Lock()
 	defer s.givingBack.Unlock()
-	if err := s.giveBackOne(context.Background(), &c); err != nil {
+	// Who has waited for as long as the one before him may take has no hope.
+	hopeless := s.database.queue.State().Trouble != "" || time.Since(began) >= time.Duration(s.config().DecisionTimeout)
+	if hopeless || s.giveBackOne(context.Background(), &c) != nil {
 		s.refusedByServer(c)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/origin"
+	"sendmail-wrapper/quota"
 	"sendmail-wrapper/submit"
 	"sendmail-wrapper/wire"
 )
@@ -249,5 +250,31 @@ func TestHandOverStop(t *testing.T) {
 		if reply := <-replies; reply.Verdict != wire.VerdictHanded {
 			t.Errorf("%+v", reply)
 		}
+	}
+}
+
+// TestGiveBackStop: what is to be given back when the last call ends at a stop is.
+func TestGiveBackStop(t *testing.T) {
+	r := start(t, nil)
+	var charged []charge
+	for range 30 {
+		m := quota.Message{Origin: origin.Origin{UID: 54321, User: "someone"}, Recipients: 1}
+		reply, at := r.decide(&m, false, time.Now())
+		if reply.Verdict != wire.VerdictAccept {
+			t.Fatalf("%+v", reply)
+		}
+		charged = append(charged, charge{id: m.ID, at: at})
+	}
+	r.working.Go(func() {
+		for !strings.Contains(r.log.String(), "mailquotad stops") {
+			time.Sleep(time.Millisecond)
+		}
+		for _, c := range charged {
+			r.refusedByServer(c)
+		}
+	})
+	r.stop()
+	if n := r.charged(t); n != 0 {
+		t.Errorf("%d of %d stay charged", n, len(charged))
 	}
 }

@@ -256,36 +256,54 @@ func (s *Server) notGivenBack(c *charge, why error) {
 	c.log(s.log().Error().Err(why)).Msg(c.server() + " refused the message, and it stays charged")
 }
 
-// giveBack gives back one message after the other. While the database is away they
-// wait.
-func (s *Server) giveBack(ctx context.Context) {
+// giveBack gives back one message after the other, until stop ends. While the database is
+// away they wait.
+func (s *Server) giveBack(stop context.Context) {
 	const tries = 5
 	for {
 		var c charge
 		select {
 		case c = <-s.returns:
-		case <-ctx.Done():
-			if n := len(s.returns); n > 0 {
-				s.log().Warn().Int("messages", n).Msg("the mail server refused these, and they stay charged: mailquotad stops")
-			}
+		case <-stop.Done():
+			s.giveBackRest()
 			return
 		}
 		for failed := 0; ; {
-			err := s.giveBackOne(ctx, &c)
+			err := s.giveBackOne(context.Background(), &c)
 			if err == nil {
 				break
 			}
 			if s.database.queue.State().Trouble == "" {
 				failed++
 			}
-			if failed == tries || ctx.Err() != nil {
+			if failed == tries || stop.Err() != nil {
 				s.notGivenBack(&c, err)
 				break
 			}
 			select {
 			case <-time.After(time.Second):
-			case <-ctx.Done():
+			case <-stop.Done():
 			}
+		}
+	}
+}
+
+// giveBackRest gives back at a stop what the database takes in a few seconds.
+func (s *Server) giveBackRest() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for {
+		select {
+		case c := <-s.returns:
+			if err := s.giveBackOne(ctx, &c); err != nil {
+				s.notGivenBack(&c, err)
+				if n := len(s.returns); n > 0 {
+					s.log().Warn().Int("messages", n).Msg("the mail server refused these, and they stay charged: mailquotad stops")
+				}
+				return
+			}
+		default:
+			return
 		}
 	}
 }

@@ -65,6 +65,8 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 	}
 	if handing == nil {
 		content.Close()
+	} else { // the call may wait for long, and its command line be long
+		request.Argv = nil
 	}
 	if dialogue {
 		envelope.Sender, envelope.SenderSet, envelope.Recipients = request.Sender, true, max(request.Recipients, 1)
@@ -127,14 +129,8 @@ func (s *Server) submit(peer *origin.Peer, request *wire.Request, content *os.Fi
 		// Neither name nor value is the caller's.
 		reply.Trace, reply.TraceAt = profile.Trace(asked, head, traceHeader+": "+reply.ID)
 	}
-	switch {
-	case reply.Verdict != wire.VerdictAccept || handing == nil:
+	if reply.Verdict != wire.VerdictAccept || handing == nil {
 		return reply
-	case request.Truncated: // a part of a message is none, and observe lets it pass
-		s.giveBackNow(&m, at)
-		refused := handing.refusal(reply, wire.TextTooLong)
-		refused.Code = wire.CodeTooLong
-		return refused
 	}
 	release()
 	return s.send(handing, content, &m, at, reply)
@@ -171,8 +167,7 @@ func hints(request *wire.Request) map[string]string {
 
 // refuseExcess refuses and records a call of a user who has too many at the
 // same time. Nothing of it is read, so it costs no time that the caller can
-// draw out. Whatever becomes of the record, the call is refused: its number is
-// in the caller's hand.
+// draw out.
 func (s *Server) refuseExcess(peer *origin.Peer, why string) *wire.Reply {
 	m := quota.Message{
 		Origin:     s.originOf(peer, origin.Claims{}),
@@ -181,15 +176,13 @@ func (s *Server) refuseExcess(peer *origin.Peer, why string) *wire.Reply {
 	}
 	m.Sender = m.Origin.User
 	reply, _ := s.decide(&m, false, time.Now())
-	if reply.Verdict != wire.VerdictRefuse {
-		reply = refusal(&m, &quota.Refusal{Reason: m.Forbidden}, false)
-	}
 	reply.Code = "452 4.3.2" // RFC 3463: the system takes none for the moment
 	return reply
 }
 
 // decide puts a message through the queue, and logs what became of it. It returns when
-// it was charged, zero where it was not.
+// it was charged, zero where it was not. What is forbidden is refused whatever becomes of
+// the record: it is in the caller's hand, as the number of his calls is.
 func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) (reply *wire.Reply, charged time.Time) {
 	if o := &m.Origin; o.Client.Proof >= origin.System {
 		m.Client, _ = netip.ParseAddr(o.Client.Value) // zero where it is none
@@ -197,7 +190,11 @@ func (s *Server) decide(m *quota.Message, gateway bool, began time.Time) (reply 
 	s.dropRequest(&m.Origin)
 	decision, err := s.decision(m)
 	if err != nil {
-		return s.undecided(m, gateway, err), time.Time{}
+		reply := s.undecided(m, gateway, err)
+		if m.Forbidden != "" {
+			reply = refusal(m, &quota.Refusal{Reason: m.Forbidden}, gateway)
+		}
+		return reply, time.Time{}
 	}
 	s.logDecision(m, &decision, time.Since(began))
 	if decision.Refusal != nil {

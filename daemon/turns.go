@@ -44,6 +44,7 @@ type turn struct {
 	told   chan string // why a call that waits has no turn, or "" once it has it
 	timer  *time.Timer // nil before it
 	end    *origin.End // of its process, once that was let pass
+	gone   bool        // no call any more
 	over   bool
 }
 
@@ -163,7 +164,7 @@ func (t *turns) next(c *caller) {
 		own.begin()
 		own.told <- ""
 	}
-	if c.calls == 0 && c.turns == 0 {
+	if c.calls == 0 && c.turns == 0 && t.byUID[c.uid] == c {
 		delete(t.byUID, c.uid)
 	}
 }
@@ -212,12 +213,26 @@ func (t *turn) pass(end *origin.End) {
 	}()
 }
 
+// release has a call that has its answer count for none any more. Its turn lasts.
+func (t *turn) release() {
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	t.uncount()
+}
+
+func (t *turn) uncount() {
+	if !t.gone {
+		t.gone = true
+		t.of.calls--
+		t.caller.calls--
+	}
+}
+
 // leave ends a call.
 func (t *turn) leave() {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()
-	t.of.calls--
-	t.caller.calls--
+	t.uncount()
 	if t.end == nil {
 		t.finish()
 	}

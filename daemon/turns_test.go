@@ -286,6 +286,25 @@ func TestBoundsOfTurns(t *testing.T) {
 	}
 }
 
+// TestReleased: calls that the mail server has leave room for others, and their user has no
+// turn more for it.
+func TestReleased(t *testing.T) {
+	l := newLine(1, bounds{perUser: 100, all: 2, patience: time.Hour})
+	sending := l.enter(hasty).become(t, "")
+	sending.release()
+	waits := l.enter(hasty)
+	l.enter(patient).become(t, "").leave()
+	if calls, waiting := l.count(); calls != 1 || waiting != 1 {
+		t.Errorf("%d calls, %d wait", calls, waiting)
+	}
+	sending.leave()
+	waits.become(t, "").release()
+	sending.leave()
+	if calls, _ := l.count(); calls != 0 {
+		t.Errorf("%d calls", calls)
+	}
+}
+
 func TestPatience(t *testing.T) {
 	l := newLine(1, bounds{perUser: 100, all: 1000, patience: time.Millisecond})
 	first := l.enter(hasty).become(t, "")
