@@ -53,7 +53,7 @@ func hostName() string {
 
 // serveLine takes one command of the client's. Not ok: it has gone, or shall go.
 func (s *session) serveLine() (ok bool) {
-	if bytes.IndexByte(s.input, '\n') < 0 {
+	if !s.batched && bytes.IndexByte(s.input, '\n') < 0 { // a batch may come from a slow program, as mail does
 		ready, err := unix.Poll([]unix.PollFd{{Fd: 0, Events: unix.POLLIN}}, int(clientTimeout.Milliseconds()))
 		if err == nil && ready == 0 {
 			s.say("421 4.4.2 Error: timeout exceeded")
@@ -288,18 +288,19 @@ func lastLine(reply *wire.Reply) string {
 	return string(text)
 }
 
-// ownBatch serves Exim's -bS: no replies, and the first error ends it.
+// ownBatch serves Exim's -bS: no replies, and the first error ends it. So does the end of the
+// input in a transaction, since only the exit status says that its message was not sent. QUIT
+// in one gives it up, as with Exim.
 func (s *session) ownBatch() int {
 	began, messages := 0, 0
 	for s.batched = true; ; {
 		before := s.recipients
-		if !s.serveLine() {
-			if strings.HasPrefix(s.reply, "354") { // as Exim's own: what has no end is no message
-				return batchError("421 4.3.0 Error: message abandoned", began, s.lines, messages)
-			}
-			return 0
-		}
+		ok := s.serveLine()
 		switch {
+		case !ok && (strings.HasPrefix(s.reply, "221") || !s.own.began && s.chunks == nil):
+			return 0
+		case !ok: // as Exim's own: what has no end is no message
+			return batchError("421 4.3.0 Error: message abandoned", began, s.lines, messages)
 		case s.reply[0] >= '4':
 			return batchError(s.reply, began, s.lines, messages)
 		case s.reply[0] == '2' && before > 0 && s.recipients == 0 && strings.HasPrefix(s.reply, "250 2.0.0 Ok: "):

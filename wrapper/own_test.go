@@ -2,6 +2,7 @@ package wrapper
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -250,12 +252,63 @@ func TestOwnBatch(t *testing.T) {
 		{"two messages", "HELO x\n" + transaction + transaction + "QUIT\nMAIL FROM:<s@x>\n", sent, 2, 0, ""},
 		{"refused", transaction, &wire.Reply{Verdict: wire.VerdictRefuse, Code: "452 4.7.1", Text: "alice: limit reached"}, 1, 2, "452 4.7.1 alice: limit reached\nTransaction started in line 0\nError detected in line 5\n"},
 		{"an error in the second", transaction + "RCPT TO:<a@x>\n", sent, 1, 1, "503 5.5.1 Error: need MAIL command\nTransaction started in line 5\nError detected in line 6\n"},
+		{"nothing", "", sent, 0, 0, ""},
+		{"no QUIT", transaction + "RSET\nNOOP\n", sent, 1, 0, ""},
+		{"QUIT in a transaction", "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nQUIT\n", sent, 0, 0, ""},
+		{"given up by RSET", "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nRSET\n", sent, 0, 0, ""},
+		{"chunks", "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nBDAT 2\nx\nBDAT 2 LAST\nx\n", sent, 1, 0, ""},
+		{"ends behind MAIL", transaction + "MAIL FROM:<s@x>\n", sent, 1, 1, abandoned(5, 6)},
+		{"ends behind RCPT", transaction + "MAIL FROM:<s@x>\nRCPT TO:<a@x>\n", sent, 1, 1, abandoned(5, 7)},
+		{"ends in a command", transaction + "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nDATA", sent, 1, 1, abandoned(5, 7)},
+		{"ends in DATA", "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nDATA\nx\n", sent, 0, 2, abandoned(0, 3)},
+		{"ends in BDAT", "MAIL FROM:<s@x>\r\nRCPT TO:<a@x>\r\nBDAT 100 LAST\r\nshort", sent, 0, 2, abandoned(0, 3)},
+		{"ends in the second BDAT", transaction + "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nBDAT 2\nx\nBDAT 2 LAST\nx", sent, 1, 1, abandoned(5, 9)},
+		{"ends between two BDAT", transaction + "MAIL FROM:<s@x>\nRCPT TO:<a@x>\nBDAT 2\nx\n", sent, 1, 1, abandoned(5, 8)},
+		{"ends in BDAT of no transaction", "BDAT 100 LAST\nshort", sent, 0, 2, abandoned(0, 1)},
 	} {
 		h := handing(t, `mta = "exim"`)
 		h.answer(t, c.reply)
 		o := h.own(t, strings.NewReader(c.input), "-bS")
-		if o.exit != c.exit || o.stdout != c.stdout || len(h.asks) != c.sent {
+		text, _, _ := strings.Cut(o.stdout, "\n")
+		if o.exit != c.exit || o.stdout != c.stdout || !strings.Contains(o.stderr, text) || (o.stderr == "") != (c.exit == 0) || len(h.asks) != c.sent {
 			t.Errorf("%s: %d asked, %+v", c.name, len(h.asks), o)
+		}
+	}
+}
+
+// abandoned is what is printed of a batch that ends in a transaction.
+func abandoned(began, ended int) string {
+	return fmt.Sprintf("421 4.3.0 Error: message abandoned\nTransaction started in line %d\nError detected in line %d\n", began, ended)
+}
+
+// TestOwnTimeout: a client of a dialogue may not take as long as he likes between two commands, and the
+// writer of a batch may.
+func TestOwnTimeout(t *testing.T) {
+	for _, c := range []struct {
+		option, stdout string
+		sent           int
+	}{
+		{"-bs", "421 4.4.2 Error: timeout exceeded\r\n", 1},
+		{"-bS", "", 2},
+	} {
+		h := handing(t, `mta = "exim"`)
+		h.answer(t, sent)
+		cmd := h.asUser("sendmail", c.option)
+		cmd.Env = append(cmd.Env, "TEST_TIMEOUT=300ms")
+		input, client, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer client.Close()
+			io.WriteString(client, "MAIL FROM:<s@x>\r\nRCPT TO:<a@x>\r\nDATA\r\n"+message+"MAIL FROM:<s@x>\r\nRCPT TO:<a@x>\r\n")
+			time.Sleep(time.Second)
+			io.WriteString(client, "DATA\r\n"+message+"QUIT\r\n")
+		}()
+		o, _ := h.finish(t, cmd, "", input)
+		input.Close()
+		if o.exit != 0 || !strings.HasSuffix(o.stdout, c.stdout) || c.option == "-bS" && o.stdout != "" || o.stderr != "" || len(h.asks) != c.sent {
+			t.Errorf("%s: %d asked, %+v", c.option, len(h.asks), o)
 		}
 	}
 }

@@ -19,7 +19,7 @@ const maxCommand = 4096
 
 // clientTimeout bounds the wait for a client that does not read (RFC 5321,
 // 4.5.3.2.7). For one that does not write, the MTA has its own.
-const clientTimeout = 5 * time.Minute
+var clientTimeout = 5 * time.Minute
 
 // pipeBuf is PIPE_BUF of pipe(7): a pipe that poll(2) calls writable has room for
 // so much at least.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,12 @@ func TestMain(m *testing.M) {
 		panic(unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), "A=2", "noequals", "B=\xff")))
 	case os.Getenv("TEST_CONFIG") != "":
 		devLog = os.Getenv("TEST_LOG")
+		if timeout := os.Getenv("TEST_TIMEOUT"); timeout != "" {
+			clientTimeout, err = time.ParseDuration(timeout)
+			if err != nil {
+				panic(err)
+			}
+		}
 		exit := Run(os.Args, os.Getenv("TEST_CONFIG"))
 		if path := os.Getenv("TEST_STATUS"); path != "" {
 			status, err := os.ReadFile("/proc/self/status")
