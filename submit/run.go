@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sendmail-wrapper/wire"
 )
 
 const (
@@ -108,7 +110,7 @@ type output struct {
 	ended chan struct{}
 }
 
-// read takes what is written; what is beyond MaxOutput is dropped.
+// read takes what is written; what is beyond wire.MaxOutput is dropped.
 func (o *output) read() {
 	defer close(o.ended)
 	buf := make([]byte, 16<<10)
@@ -121,7 +123,9 @@ func (o *output) read() {
 	}
 }
 
-func (o *output) keep(b []byte) { o.kept = append(o.kept, b[:min(len(b), MaxOutput-len(o.kept))]...) }
+func (o *output) keep(b []byte) {
+	o.kept = append(o.kept, b[:min(len(b), wire.MaxOutput-len(o.kept))]...)
+}
 
 // end ends the reading, when the program has ended: a process that it has left behind, such
 // as a delivery of Exim's, may have the pipe open for long. What the program itself has

@@ -21,7 +21,7 @@ import (
 // Bounds of the programs that run at a time: in all, and of one owner. Postfix's takes
 // 10 ms for a message; one that hangs is some other's no longer than runTimeout.
 const (
-	AtATime  = 32
+	atATime  = 32
 	ofAnUser = 8
 )
 
@@ -37,7 +37,7 @@ type Server struct {
 
 // New returns a server that takes requests of a user only, and runs what program returns.
 func New(from uint32, program func(profile string) (path string, err error), log zerolog.Logger) *Server {
-	return &Server{program: program, from: from, log: log, places: newPlaces(AtATime, ofAnUser), runTimeout: runTimeout}
+	return &Server{program: program, from: from, log: log, places: newPlaces(atATime, ofAnUser), runTimeout: runTimeout}
 }
 
 // Serve takes requests at a socket until that is closed, and returns when the last is

@@ -60,11 +60,8 @@ type Result struct {
 	Ended  string // how it ended, where it has no exit status: then nobody knows whether it has queued the message
 	Exit   int    // status
 
-	Stdout, Stderr []byte // the first MaxOutput bytes
+	Stdout, Stderr []byte // the first wire.MaxOutput bytes
 }
-
-// MaxOutput bounds Result.Stdout and Result.Stderr, each, in bytes.
-const MaxOutput = 64 << 10
 
 // Longest frames, in bytes: of a Request, whose command line JSON makes longer by a
 // third, and of a Result.

@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"sendmail-wrapper/wire"
 )
 
 // This test program is the real sendmail, too, where it is called so: it does what its first
@@ -273,7 +275,7 @@ func TestOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&Result{Stdout: bytes.Repeat([]byte("o"), MaxOutput), Stderr: bytes.Repeat([]byte("e"), MaxOutput)}, result); diff != "" {
+	if diff := cmp.Diff(&Result{Stdout: bytes.Repeat([]byte("o"), wire.MaxOutput), Stderr: bytes.Repeat([]byte("e"), wire.MaxOutput)}, result); diff != "" {
 		t.Error(diff)
 	}
 	dir := t.TempDir()
