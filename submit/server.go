@@ -40,11 +40,14 @@ func New(from uint32, program func(profile string) (path string, err error), log
 	return &Server{program: program, from: from, log: log, places: newPlaces(atATime, ofAnUser), runTimeout: runTimeout}
 }
 
-// Serve takes requests at a socket until that is closed, and returns when the last is
-// answered.
+// Serve takes requests at a socket until that is closed, and returns when the last that
+// has a place is answered. The others are not: their connections end, and who waits for a
+// place asks the next server.
 func (s *Server) Serve(l *net.UnixListener) error {
 	var working sync.WaitGroup
 	defer working.Wait()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	for {
 		c, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -62,25 +65,26 @@ func (s *Server) Serve(l *net.UnixListener) error {
 					s.log.Error().Any("panic", p).Bytes("stack", debug.Stack()).Msg("a message ended by a fault of mailquota-submit")
 				}
 			}()
-			if err := s.serve(c); err != nil {
+			if err := s.serve(ctx, c); err != nil {
 				s.log.Error().Err(err).Msg("a message was not taken")
 			}
 		})
 	}
 }
 
-// serve answers one connection. An error is for the log: of a peer that is none, or has gone.
-func (s *Server) serve(c *net.UnixConn) error {
+// serve answers one connection, unless ctx ends before there is a place. An error is for the
+// log: of a peer that is none, or has gone.
+func (s *Server) serve(ctx context.Context, c *net.UnixConn) error {
 	uid, err := peerOf(c)
 	if err != nil {
 		return err
 	}
 	if uid != s.from {
-		return fmt.Errorf("uid %d is not mailquotad's", uid)
+		return s.refuse(c, fmt.Errorf("uid %d is not mailquotad's", uid))
 	}
 	r, message, err := readRequest(c)
 	if err != nil {
-		return err
+		return s.refuse(c, err) // or it would be asked again
 	}
 	defer message.Close()
 	program, err := s.program(r.Profile)
@@ -88,9 +92,12 @@ func (s *Server) serve(c *net.UnixConn) error {
 		return s.refuse(c, err)
 	}
 	// mailquotad waits for half as long. Who has gone meanwhile is found out below.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	patience, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := s.places.enter(ctx, r.Owner); err != nil {
+	if err := s.places.enter(patience, r.Owner); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return s.refuse(c, err)
 	}
 	defer s.places.leave(r.Owner)
@@ -102,6 +109,9 @@ func (s *Server) serve(c *net.UnixConn) error {
 	message.Close()
 	if err := c.SetDeadline(time.Now().Add(frameTimeout)); err != nil {
 		return err
+	}
+	if ctx.Err() != nil { // it has its place only just now
+		return nil
 	}
 	if _, err := c.Write([]byte{ready}); err != nil {
 		return fmt.Errorf("mailquotad has not waited for a place: %w", err)
@@ -120,16 +130,18 @@ func (s *Server) serve(c *net.UnixConn) error {
 	return nil
 }
 
-// refuse tells mailquotad that a message is not sent.
+// refuse tells mailquotad that a message is not sent, and never will be. It returns why, and
+// what kept mailquotad from hearing of it.
 func (s *Server) refuse(c *net.UnixConn, why error) error {
-	if err := c.SetDeadline(time.Now().Add(frameTimeout)); err != nil {
-		return err
+	err := c.SetDeadline(time.Now().Add(frameTimeout))
+	if err == nil {
+		_, err = c.Write([]byte{0})
 	}
-	if _, err := c.Write([]byte{0}); err != nil {
-		return err
+	if err == nil {
+		err = writeFrame(c, &Result{NotRun: why.Error()}, nil)
 	}
-	if err := writeFrame(c, &Result{NotRun: why.Error()}, nil); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("%w; mailquotad does not hear of it: %w", why, err)
 	}
 	return why
 }

@@ -9,7 +9,9 @@
 // the server runs the real sendmail, and answers with a [Result]. So each knows at
 // any time what the other does when it dies: before go nothing is ever sent,
 // and after it the message is, whatever becomes of mailquotad and of the user's own
-// process. A frame is its length as a big-endian uint32, and JSON.
+// process. A connection that ends before there is a place has brought about nothing, and is
+// made anew: so a server that is stopped gives those that wait to the next, which
+// systemd starts at the same socket. A frame is its length as a big-endian uint32, and JSON.
 //
 // # The program
 //
@@ -85,34 +87,81 @@ type NotRunError struct{ Err error }
 func (e *NotRunError) Error() string { return e.Err.Error() }
 func (e *NotRunError) Unwrap() error { return e.Err }
 
-// Send has a message sent, by the server that listens at a socket: ctx bounds the wait
-// for a place, and nothing behind it. A NotRunError says that nothing was sent, and
-// another error that this is not known.
+// Waits before a server is asked again, the first and the longest.
+const (
+	firstWait = 100 * time.Millisecond
+	maxWait   = time.Second
+)
+
+// Send has a message sent, by the server that listens at a socket, or the next one there if that
+// is stopped before it has a place: ctx bounds the wait for a place, and nothing behind
+// it. A NotRunError says that nothing was sent, and another error that this is not known.
 func Send(ctx context.Context, socket string, r *Request, message *os.File) (*Result, error) {
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		c, err := getPlace(ctx, socket, r, message)
+		if err == nil {
+			defer c.Close()
+			return sendAt(c)
+		}
+		if !isGone(err) {
+			return nil, &NotRunError{err}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, &NotRunError{fmt.Errorf("mailquota-submit has no place: %w (%w)", context.Cause(ctx), err)}
+		}
+	}
+}
+
+// isGone is whether an error is that of a server that has ended, or of one that is about to start
+// and for which more wait than its socket holds.
+func isGone(err error) bool {
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, unix.ECONNRESET, unix.EPIPE, unix.EAGAIN} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// getPlace returns a connection to a server that has a place for a message, and waits for the word
+// to start it. Where there is an error, it never gets it.
+func getPlace(ctx context.Context, socket string, r *Request, message *os.File) (placed *net.UnixConn, err error) {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
-		return nil, &NotRunError{err}
+		return nil, err
 	}
-	defer c.Close()
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
 	goOn := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer goOn()
-	if err := writeFrame(c, r, unix.UnixRights(int(message.Fd()))); err != nil {
-		return nil, &NotRunError{err}
-	}
+	err = writeFrame(c, r, unix.UnixRights(int(message.Fd())))
 	var place [1]byte
-	if _, err := io.ReadFull(c, place[:]); err != nil {
-		return nil, &NotRunError{fmt.Errorf("mailquota-submit has no place: %w", cmp.Or(context.Cause(ctx), err))}
+	if err == nil || isGone(err) { // who has gone may have said why
+		_, err = io.ReadFull(c, place[:])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mailquota-submit has no place: %w", cmp.Or(context.Cause(ctx), err))
 	}
 	if place[0] != ready {
 		var result Result
 		if err := readFrame(c, &result, maxResult); err != nil {
-			return nil, &NotRunError{err}
+			return nil, cmp.Or(context.Cause(ctx), err)
 		}
-		return nil, &NotRunError{errors.New(result.NotRun)}
+		return nil, errors.New(result.NotRun)
 	}
 	if !goOn() {
-		return nil, &NotRunError{context.Cause(ctx)}
+		return nil, context.Cause(ctx)
 	}
+	return c, nil
+}
+
+// sendAt has a message sent that has a place.
+func sendAt(c *net.UnixConn) (*Result, error) {
 	if err := c.SetDeadline(time.Now().Add(runTimeout + 2*killTimeout + frameTimeout)); err != nil {
 		return nil, &NotRunError{err}
 	}

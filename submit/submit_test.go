@@ -82,6 +82,15 @@ func real(args []string) int {
 		return 0
 	case "signal":
 		unix.Kill(os.Getpid(), unix.SIGKILL)
+	case "append": // to a file
+		f, err := os.OpenFile(args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = io.Copy(f, os.Stdin)
+		}
+		if err != nil {
+			return 98
+		}
+		return 0
 	case "leave": // a child that has the pipes open, as deliveries of Exim have
 		p, err := os.StartProcess("/proc/self/exe", []string{"sendmail", "hang", args[1]}, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
 		fmt.Println("left behind", p != nil, err)
@@ -311,11 +320,12 @@ func TestNotRun(t *testing.T) {
 		want    string
 	}{
 		{"away", away, request("see"), memfd(t, "x", true), "no such file"},
-		{"of another user", other, request("see"), memfd(t, "x", true), ""},
+		{"of another user", other, request("see"), memfd(t, "x", true), "is not mailquotad's"},
+		{"of another user, who has much to say", other, request(strings.Repeat("x", 2<<20)), memfd(t, "x", true), "is not mailquotad's"},
 		{"no program", missing, request("see"), memfd(t, "x", true), "/nonexistent"},
 		{"of another mail server", another, &Request{Profile: "exim", Argv: request("see").Argv}, memfd(t, "x", true), "not of exim"},
 		{"not sealed", works, request("see"), memfd(t, "x", false), "not sealed"},
-		{"no command line", works, &Request{}, memfd(t, "x", true), ""},
+		{"no command line", works, &Request{}, memfd(t, "x", true), "no command line"},
 		{"NUL", works, request("a\x00b"), memfd(t, "x", true), "invalid argument"},
 		{"trace outside", works, outside, memfd(t, "x", true), "outside the message"},
 	} {
@@ -362,6 +372,138 @@ func TestGone(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "false.began")); err == nil {
 		t.Error("a message was sent that nobody waited for")
+	}
+}
+
+// TestStop: a server that is stopped begins nothing more, and ends what it has begun; those that
+// wait for a place are sent by the next at the same socket, once each.
+func TestStop(t *testing.T) {
+	for _, ends := range []bool{false, true} { // before the next one starts
+		t.Run(strconv.FormatBool(ends), func(t *testing.T) {
+			first := serve(t, func(s *Server) { s.places = newPlaces(1, 1) })
+			dir := t.TempDir()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			send := func(r *Request) {
+				if result, err := Send(ctx, first.socket, r, memfd(t, "x", true)); err != nil || result.Exit != 0 {
+					t.Errorf("%+v, %v", result, err)
+				}
+			}
+			var sending, waiting sync.WaitGroup
+			running := filepath.Join(dir, "running")
+			sending.Go(func() { send(request("hang", running)) })
+			await(t, running+".began")
+			for i := range 3 {
+				waiting.Go(func() { send(request("append", filepath.Join(dir, strconv.Itoa(i)))) })
+			}
+			for n := 0; n < 3 && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+				first.places.mu.Lock()
+				n = len(first.places.waiting)
+				first.places.mu.Unlock()
+			}
+			first.listener.SetUnlinkOnClose(false)
+			f, err := first.listener.File() // systemd has it open
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.FileListener(f)
+			f.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			first.listener.Close()
+			end := func() {
+				os.WriteFile(running, nil, 0o600)
+				sending.Wait()
+				<-first.ended
+			}
+			if ends {
+				end()
+			}
+			for i := range 3 {
+				if _, err := os.Stat(filepath.Join(dir, strconv.Itoa(i))); err == nil {
+					t.Error("a message was begun after the stop")
+				}
+			}
+			next := New(uint32(os.Getuid()), first.program, zerolog.New(zerolog.SyncWriter(first.log)))
+			var serving sync.WaitGroup
+			serving.Go(func() { next.Serve(l.(*net.UnixListener)) })
+			waiting.Wait()
+			if !ends {
+				select {
+				case <-first.ended:
+					t.Error("the server has ended, and a message is on its way")
+				default:
+				}
+				end()
+			}
+			l.Close()
+			serving.Wait()
+			for i := range 3 {
+				if got := await(t, filepath.Join(dir, strconv.Itoa(i))); got != "x" {
+					t.Errorf("sent: %q", got)
+				}
+			}
+			if first.log.Len() > 0 {
+				t.Error(first.log)
+			}
+		})
+	}
+}
+
+// TestAgain: a server that ends before it has a place is asked again, though not without a pause and
+// not for ever; one that ends later never is, for it may have sent the message.
+func TestAgain(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		says     []byte // before it ends
+		least    int    // connections
+		most     int
+		deadline bool
+		notRun   bool
+	}{
+		{"no place", nil, 2, 4, true, true}, // at 0, 100, 300 and 700 ms
+		{"refused", append([]byte{0, 0, 0, 0, 14}, `{"NotRun":"x"}`...), 1, 1, false, true},
+		{"started", []byte{ready}, 1, 1, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			var serving sync.WaitGroup
+			serving.Go(func() {
+				for {
+					conn, err := l.AcceptUnix()
+					if err != nil {
+						return
+					}
+					n++
+					_, message, err := readRequest(conn)
+					if err != nil {
+						t.Error(err)
+						conn.Close()
+						continue
+					}
+					message.Close()
+					conn.Write(c.says)
+					if len(c.says) == 1 {
+						io.ReadFull(conn, make([]byte, 1))
+					}
+					conn.Close()
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			result, err := Send(ctx, l.Addr().String(), request("see"), memfd(t, "x", true))
+			l.Close()
+			serving.Wait()
+			if err == nil || errors.As(err, new(*NotRunError)) != c.notRun || errors.Is(err, context.DeadlineExceeded) != c.deadline || n < c.least || n > c.most {
+				t.Errorf("%d times asked: %+v, %v", n, result, err)
+			}
+		})
 	}
 }
 
