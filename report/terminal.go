@@ -40,7 +40,7 @@ func IsTerminal(w io.Writer) bool {
 }
 
 func terminal(w io.Writer) (fd int, ok bool) {
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr }) // a file, or what writes to one
 	if !ok {
 		return 0, false
 	}

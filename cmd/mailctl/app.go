@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
 	"unicode"
@@ -66,8 +67,36 @@ type app struct {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr, logDir: "/var/log"}
-	return a.run(ctx, args)
+	out := &output{Writer: stdout}
+	a := &app{stdout: out, stderr: stderr, logDir: "/var/log"}
+	exit := a.run(ctx, args)
+	if exit == exOK && out.err != nil {
+		fmt.Fprintf(stderr, "mailctl: error: %s\n", asLine(out.err.Error()))
+		return exWrong
+	}
+	return exit
+}
+
+// output remembers the first error of a write: a report that was cut short is not done.
+type output struct {
+	io.Writer
+	err error
+}
+
+// Fd is for who asks whether it is a terminal.
+func (o *output) Fd() uintptr {
+	if f, ok := o.Writer.(*os.File); ok {
+		return f.Fd()
+	}
+	return math.MaxUint
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 func (a *app) run(ctx context.Context, args []string) int {

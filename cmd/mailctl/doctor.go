@@ -61,7 +61,7 @@ func (a *app) showFindings(ctx context.Context) error {
 // findings are those of all areas, in the order in which mail passes.
 func (a *app) findings(ctx context.Context) (list []finding) {
 	for _, look := range []func(context.Context) []finding{
-		a.namesFindings, a.mtaFindings, a.daemonFindings, a.databaseFindings, a.limitFindings, a.hostFindings,
+		a.namesFindings, a.mtaFindings, a.daemonFindings, a.databaseFindings, a.roomFindings, a.limitFindings, a.hostFindings,
 		a.phpFindings, a.apacheFindings, a.postfixFindings, a.hardenFindings, a.networkFindings, a.notifyFindings, a.senderFindings,
 	} {
 		ctx, cancel := context.WithTimeout(ctx, lookBound)

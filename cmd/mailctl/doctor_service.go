@@ -150,8 +150,8 @@ func (a *app) bootFinding() finding {
 // go by the database's, and messages are shown by it.
 const clockBound = 2 * time.Second
 
-// databaseFindings are about the database: reached, of this version, kept up, with no
-// more rights than are needed, and with room to grow.
+// databaseFindings are about the database: reached, of this version, kept up, and with no
+// more rights than are needed.
 func (a *app) databaseFindings(ctx context.Context) (list []finding) {
 	if a.loadConfig() != nil {
 		return nil
@@ -186,11 +186,14 @@ FROM pg_roles r WHERE r.rolname = current_user`).Scan(&super, &owner, &now)
 	} else {
 		list = append(list, finding{Check: "clock", State: isFine, Text: "host and database have the same time"})
 	}
-	return append(list, a.roomFindings()...)
+	return list
 }
 
 // roomFindings look whether journal and database can grow.
-func (a *app) roomFindings() (list []finding) {
+func (a *app) roomFindings(context.Context) (list []finding) {
+	if a.loadConfig() != nil {
+		return nil // daemonFindings says why
+	}
 	dirs := []string{filepath.Dir(a.config.Journal)}
 	if a.config.Private() {
 		dirs = append(dirs, config.PrivateDataDir)
