@@ -84,6 +84,7 @@ func TestHandOver(t *testing.T) {
 		{"no recipients", nil, []string{"-fs@x"}, nil, "", 0},
 		{"NAME", func(r *wire.Request) { r.Hints = []string{"NAME=Mr X"} }, []string{"-fs@x", "0@x"}, nil, "-fs@x|-FMr X|--|0@x|", 1},
 		{"too long", func(r *wire.Request) { r.Truncated = true }, []string{"-fs@x", "0@x"}, &wire.Reply{Verdict: wire.VerdictRefuse, Exit: 69, Code: wire.CodeTooLong}, "", 0},
+		{"a word that no program can have", nil, []string{"-fs@x", strings.Repeat("a", 32*os.Getpagesize())}, &wire.Reply{Verdict: wire.VerdictError}, "", 0},
 		{"no login", nil, []string{"0@x"}, &wire.Reply{Verdict: wire.VerdictError, Text: "uid 54321 has no login name in /etc/passwd: say who sends, with -f ADDRESS"}, "", 0},
 		{"a server that does not", func(r *wire.Request) { r.Profile = "dma" }, []string{"-fs@x", "0@x"},
 			&wire.Reply{Verdict: wire.VerdictError, Text: "mail cannot be handed over to dma: hand-off is for postfix, exim, exim-add-arguments and sendmail"}, "", 0},

@@ -3,7 +3,9 @@ package sendmail
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
 // passed is an option that is handed over: of a form as that of a rule, and as the word
@@ -21,6 +23,12 @@ type Submitter struct {
 // the stack is the usual one.
 const maxHanded = 2<<20 - 64<<10
 
+// maxWord bounds one word: it has 32 pages with the NUL at its end (MAX_ARG_STRLEN, execve(2)).
+var maxWord = 32*syscall.Getpagesize() - 1
+
+// handedSize is what of maxHanded a word takes: with its NUL, and its pointer.
+func handedSize(word string) int { return len(word) + 1 + 8 }
+
 // HandOver returns the command line with which the real sendmail, run by a user of its
 // own, queues what argv means. It is made anew, of options that are known to be
 // harmless in that user's hand: none that names a file or sets something in the
@@ -35,18 +43,19 @@ func (p *Profile) HandOver(argv []string, env Env, from Submitter) ([]string, er
 	if !p.HandsOver() {
 		return nil, errors.New("mail cannot be handed over to " + p.Name + ": hand-off is for postfix, exim, exim-add-arguments and sendmail")
 	}
-	w := parsing{profile: p}
+	var h handed
+	w := parsing{profile: p, handed: &h}
 	call := w.parse(argv)
 	if call.Mode != Submit && call.Mode != Probe {
 		return nil, errors.New("this command line submits no message")
 	}
 	out := []string{"sendmail"}
 	if call.SenderSet {
-		out = append(out, valued("-f", w.senderGiven)...)
+		out = append(out, valued("-f", h.sender)...)
 	} else {
 		out = append(out, valued("-f", from.Sender)...)
 	}
-	name, named := w.fullName, w.fullNameSet
+	name, named := h.fullName, h.fullNameSet
 	if !named && p.FullNameEnv != "" {
 		name, named = env(p.FullNameEnv)
 	}
@@ -56,7 +65,7 @@ func (p *Profile) HandOver(argv []string, env Env, from Submitter) ([]string, er
 	if named {
 		out = append(out, valued("-F", name)...)
 	}
-	out = append(out, w.handed...)
+	out = append(slices.Grow(out, len(h.words)+len(call.Operands)+2), h.words...)
 	if p.ReportEnv != "" {
 		// -v, once, asks for a report; each variable and option is one more.
 		verbose := w.seen['v']
@@ -68,14 +77,18 @@ func (p *Profile) HandOver(argv []string, env Env, from Submitter) ([]string, er
 		}
 	}
 	out = append(append(out, "--"), call.Operands...)
-	size := 0
+	size, longest := 0, 0
 	for _, word := range out {
-		size += len(word) + 1 + 8 // with its pointer: execve(2)
+		size += handedSize(word)
+		longest = max(longest, len(word))
 		if strings.IndexByte(word, 0) >= 0 {
 			return nil, errors.New("NUL in the command line")
 		}
 	}
-	if size > maxHanded {
+	switch {
+	case longest > maxWord:
+		return nil, errors.New("an argument of " + strconv.Itoa(longest) + " bytes is longer than a program can have: at most " + strconv.Itoa(maxWord))
+	case size > maxHanded:
 		return nil, errors.New("the command line is longer than a program can have")
 	}
 	if again := p.Parse(out); !sameEnvelope(&call, &again) {
@@ -108,20 +121,49 @@ func valued(option, value string) []string {
 	return []string{option + value}
 }
 
-// hand notes an option, by its form and value, for HandOver.
-func (w *parsing) hand(form, value string) {
-	switch {
-	case form == "F":
-		w.fullName, w.fullNameSet = value, true
+// handed is what HandOver has to know of a command line besides the Call.
+type handed struct {
+	sender      string   // value of the last -f or -r
+	fullName    string   // value of -F
+	fullNameSet bool     //
+	words       []string // the other options
+	size        int      // of them
+
+	flags [128][]string // the words of each option without a value that occurred
+}
+
+// add adds the words of an option. Where they are more than a program can have, others are
+// left out: it is refused anyway.
+func (h *handed) add(words []string) {
+	if h.full() {
 		return
-	case form == "f", form == "r":
-		w.senderGiven = value
-		return
+	}
+	for _, word := range words {
+		h.size += handedSize(word)
+	}
+	h.words = append(h.words, words...)
+}
+
+// full is whether the words are more than a program can have.
+func (h *handed) full() bool { return h.size > maxHanded }
+
+// hand returns the words of an option, by its form and value, for HandOver.
+func (w *parsing) hand(form, value string) []string {
+	switch h := w.handed; form {
+	case "F":
+		h.fullName, h.fullNameSet = value, true
+		return nil
+	case "f", "r":
+		h.sender = value
+		return nil
+	}
+	if w.handed.full() {
+		return nil
 	}
 	for i := range w.profile.Passed {
 		k := &w.profile.Passed[i]
-		r := lookup([]rule{{form: k.form}}, form+value)
-		if r == nil {
+		r := rule{form: k.form}
+		if r.form[0] != form[0] || !r.fits(form, value) {
 			continue
 		}
 		_, takes := r.split()
@@ -135,8 +177,9 @@ func (w *parsing) hand(form, value string) {
 		}
 		// One that would be read as something else is none that anybody means.
 		if w.profile.rewrite == nil || w.profile.rewrite(words) == words[0] {
-			w.handed = append(w.handed, words...)
+			return words
 		}
-		return
+		return nil
 	}
+	return nil
 }

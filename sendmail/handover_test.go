@@ -1,8 +1,12 @@
 package sendmail
 
 import (
+	"errors"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,10 +76,21 @@ func TestHandOverNot(t *testing.T) {
 		{&postfix, "sendmail|-bs", "submits no message"},
 		{&postfix, "mailq", "submits no message"},
 		{&postfix, "sendmail|a\x00b", "NUL"},
+		{&postfix, "sendmail|" + strings.Repeat("a", maxWord+1), "an argument of " + strconv.Itoa(maxWord+1) + " bytes is longer than a program can have"},
+		{&exim, "sendmail|-f" + strings.Repeat("a", maxWord-1) + "|a@x", "an argument of"}, // with -f
+		{&sendmail8, "sendmail|-" + strings.Repeat("i", maxHanded/8) + "|a@x", "the command line is longer than a program can have"},
 	} {
 		if got, err := c.p.HandOver(strings.Split(c.argv, "|"), none, alice); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %s: %q, %v; want %q", c.p.Name, c.argv, got, err, c.want)
+			t.Errorf("%s: %.50s: %.50q, %v; want %q", c.p.Name, c.argv, got, err, c.want)
 		}
+	}
+	longest := strings.Repeat("a", maxWord)
+	if got, err := postfix.HandOver([]string{"sendmail", longest}, none, alice); err != nil || got[len(got)-1] != longest {
+		t.Errorf("the longest word there is: %v", err)
+	} else if err := exec.Command("true", longest).Run(); err != nil {
+		t.Errorf("run with it: %v", err)
+	} else if err := exec.Command("true", longest+"a").Run(); !errors.Is(err, syscall.E2BIG) {
+		t.Errorf("run with a longer one: %v, want E2BIG", err)
 	}
 	for _, p := range profiles {
 		if got := slices.Contains(handing, p); got != p.HandsOver() {

@@ -17,10 +17,10 @@ func (w *parsing) parse(argv []string) Call {
 	w.argv = argv
 	w.call.Mode = Submit
 	w.call.IgnoreDots = !p.Dots
-	if r := lookup(p.Names, argv[0][strings.LastIndexByte(argv[0], '/')+1:]); r != nil {
+	if r := lookup(p.Names, argv[0][strings.LastIndexByte(argv[0], '/')+1:], ""); r != nil {
 		w.do(r.does, "")
-		if r.does&ignoreDots != 0 {
-			w.handed = append(w.handed, p.NamePassed...)
+		if r.does&ignoreDots != 0 && w.handed != nil {
+			w.handed.add(p.NamePassed)
 		}
 	}
 	words := argv[1:]
@@ -66,12 +66,19 @@ type parsing struct {
 	ended   bool     // the program submits nothing, whatever else is there
 	probe   bool
 
-	// For HandOver.
-	senderGiven string   // value of the last -f or -r
-	fullName    string   // value of -F
-	fullNameSet bool     //
-	handed      []string // the other options
+	// flags are the options without a value that occurred, each with what it does, so
+	// that its rules are looked for once: one word may have millions of them.
+	flags [128]effect
+
+	handed *handed // for HandOver only
 }
+
+// known is added to each of parsing.flags.
+const known effect = 1 << 31
+
+// lasting are effects that nothing undoes: the second time an option has only these, it
+// changes nothing.
+const lasting = known | ends | probe | fromHeader | gateway
 
 // words reads options of which each is a word of its own, until the first word
 // that is none, or "--"; false after a usage error.
@@ -82,7 +89,7 @@ func (w *parsing) words(words []string) bool {
 		if word == "-" {
 			break
 		}
-		r := lookup(w.profile.Does, word)
+		r := lookup(w.profile.Does, word, "")
 		if r == nil {
 			return false
 		}
@@ -98,7 +105,9 @@ func (w *parsing) words(words []string) bool {
 			value, words = words[0], words[1:]
 		}
 		w.do(r.does, value)
-		w.hand(form, value)
+		if w.handed != nil {
+			w.handed.add(w.hand(form, value))
+		}
 	}
 	w.call.Operands = words
 	return true
@@ -138,7 +147,7 @@ func (w *parsing) getopt(words []string) bool {
 			continue
 		}
 		words = words[1:]
-		if r := lookup(p.Words, word[1:]); r != nil {
+		if r := lookup(p.Words, word[1:], ""); r != nil {
 			w.do(r.does, "")
 			continue
 		}
@@ -157,34 +166,59 @@ func (w *parsing) getopt(words []string) bool {
 // cluster reads the options of one word. The last may take the next word as its
 // value. It returns the words that are left.
 func (w *parsing) cluster(letters string, words []string) (left []string, ok bool) {
+	last := known // what the flags before this letter did last; done again, it changes nothing
 	for letters != "" {
-		option := letters[0]
+		letter := letters[:1]
 		letters = letters[1:]
+		option := letter[0]
+		if option < 128 && w.flags[option]&known != 0 {
+			w.seen[option]++
+			if does := w.flags[option]; does != last && does&^lasting != 0 {
+				w.do(does, "")
+				last = does
+			}
+			if w.handed != nil {
+				w.handed.add(w.handed.flags[option])
+			}
+			continue
+		}
 		at := strings.IndexByte(w.profile.Options, option)
 		if at < 0 || option == ':' {
 			return words, false
 		}
-		value := ""
-		if takes := w.profile.Options[at+1:]; strings.HasPrefix(takes, ":") {
-			value, letters = letters, ""
-			if value == "" && !strings.HasPrefix(takes, "::") {
-				if len(words) == 0 {
-					return words, false
-				}
-				value, words = words[0], words[1:]
-			}
+		takes := w.profile.Options[at+1:]
+		if !strings.HasPrefix(takes, ":") {
+			w.flags[option] = w.option(letter, "") | known
+			last = w.flags[option]
+			continue
 		}
-		w.option(option, value)
+		value := letters
+		letters = ""
+		if value == "" && !strings.HasPrefix(takes, "::") {
+			if len(words) == 0 {
+				return words, false
+			}
+			value, words = words[0], words[1:]
+		}
+		w.option(letter, value)
 	}
 	return words, true
 }
 
-func (w *parsing) option(option byte, value string) {
-	w.seen[option&127]++
-	if r := lookup(w.profile.Does, string(option)+value); r != nil {
-		w.do(r.does, value)
+// option takes an option, and returns what it does.
+func (w *parsing) option(letter, value string) (does effect) {
+	option := letter[0] & 127
+	w.seen[option]++
+	if r := lookup(w.profile.Does, letter, value); r != nil {
+		does = r.does
+		w.do(does, value)
 	}
-	w.hand(string(option), value)
+	if w.handed != nil {
+		words := w.hand(letter, value)
+		w.handed.add(words)
+		w.handed.flags[option] = words // heeded where it has no value
+	}
+	return does
 }
 
 // do is what an option does, or a name.
@@ -225,22 +259,45 @@ func asGivenOrNull(w *parsing, value string) {
 	asGiven(w, value)
 }
 
-// lookup finds the first rule for an option, with its value behind the letter.
-func lookup(rules []rule, option string) *rule {
+// lookup finds the first rule for an option, with its value behind the letter: the
+// option is head and tail, which are not joined, for a value may be long.
+func lookup(rules []rule, head, tail string) *rule {
+	if head == "" {
+		return nil
+	}
+	first, second := head[0], -1
+	switch {
+	case len(head) > 1:
+		second = int(head[1])
+	case tail != "":
+		second = int(tail[0])
+	}
 	for i := range rules {
-		form, takes := rules[i].split()
-		if rest, ok := strings.CutPrefix(option, form); ok && (rest == "" || takes != 0 && takes != '+') {
-			return &rules[i]
+		form := rules[i].form
+		if form[0] != first || len(form) > 2 && int(form[1]) != second { // nearly all
+			continue
+		}
+		if r := &rules[i]; r.fits(head, tail) {
+			return r
 		}
 	}
 	return nil
 }
 
+// fits is whether a rule is one for an option.
+func (r *rule) fits(head, tail string) bool {
+	form, takes := r.split()
+	n := min(len(form), len(head))
+	rest, ok := strings.CutPrefix(tail, form[n:])
+	return ok && form[:n] == head[:n] && (n == len(head) && rest == "" || takes != 0 && takes != '+')
+}
+
 // split parts a form from the sign at its end, 0 without.
 func (r *rule) split() (form string, takes byte) {
 	end := len(r.form) - 1
-	if takes = r.form[end]; strings.IndexByte("*:#?+", takes) < 0 {
-		return r.form, 0
+	switch takes = r.form[end]; takes {
+	case '*', ':', '#', '?', '+':
+		return r.form[:end], takes
 	}
-	return r.form[:end], takes
+	return r.form, 0
 }

@@ -56,3 +56,53 @@ func TestProfileByName(t *testing.T) {
 		t.Errorf("%v, want an error that names the profiles there are", err)
 	}
 }
+
+// longOption is a word of so many options as a request has room for.
+func longOption(letters string) []string {
+	return []string{"sendmail", "-" + strings.Repeat(letters, 5<<19/len(letters)), "a@x"}
+}
+
+// TestParseLong: what a long word costs hangs on its length, and not on how many options
+// it holds.
+func TestParseLong(t *testing.T) {
+	none := func(string) (string, bool) { return "", false }
+	for _, p := range append(profiles, eximAddArguments()) {
+		for _, letters := range []string{"i", "ti", "v", "Nx", "fx"} {
+			argv := longOption(letters)
+			if n := testing.AllocsPerRun(1, func() { p.Parse(argv) }); n > 50 {
+				t.Errorf("%s, -%s…: Parse allocates %.0f times", p.Name, letters, n)
+			}
+			if n := testing.AllocsPerRun(1, func() { p.HandOver(argv, none, alice) }); n > 100 {
+				t.Errorf("%s, -%s…: HandOver allocates %.0f times", p.Name, letters, n)
+			}
+		}
+	}
+	if call := postfix.Parse(longOption("ti")); !call.FromHeader || !call.IgnoreDots || len(call.Operands) != 1 {
+		t.Errorf("%+v", call)
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	argv := []string{"/usr/sbin/sendmail", "-t", "-i", "-f", "user@outside.example"}
+	for _, p := range profiles {
+		b.Run(p.Name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Parse(argv)
+			}
+		})
+	}
+}
+
+func BenchmarkParseLong(b *testing.B) {
+	argv := longOption("ti")
+	for _, p := range profiles {
+		b.Run(p.Name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(5 << 19)
+			for b.Loop() {
+				p.Parse(argv)
+			}
+		})
+	}
+}
