@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 	case "stranger":
 		askStranger(os.Getenv("TEST_SOCKET"))
 		return
+	case "flood":
+		flood(os.Getenv("TEST_SOCKET"))
+		return
 	case "questions":
 		questions(os.Getenv("TEST_SOCKET"))
 		return
@@ -473,20 +476,26 @@ func askAsNobody(t *testing.T, socket, as string) string {
 // runAs runs this test program under another uid, and returns its output.
 func runAs(t *testing.T, uid uint32, environment ...string) string {
 	t.Helper()
-	exe, err := os.Open("/proc/self/exe") // a descriptor: the other user cannot go where the file is
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	cmd := exec.Command("/proc/self/fd/3")
-	cmd.ExtraFiles = []*os.File{exe}
-	cmd.Env = environment
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	out, err := cmd.CombinedOutput()
+	out, err := commandAs(t, uid, environment...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return string(out)
+}
+
+// commandAs is what runAs runs.
+func commandAs(t *testing.T, uid uint32, environment ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Open("/proc/self/exe") // a descriptor: the other user cannot go where the file is
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { exe.Close() })
+	cmd := exec.Command("/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{exe}
+	cmd.Env = environment
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
 }
 
 // TestStop: a call that was read is answered before the daemon ends.

@@ -57,12 +57,30 @@ func (s *Server) listenPolicyPort(passed *net.TCPListener) (listener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// servePolicies answers the connections of one of these sockets until ctx ends. It closes
-// the socket then: who has connected and is not served would wait for the end of those
-// that are.
+// admitters is how many connections of one of these sockets are looked at at a time, so
+// that the kernel's queue of them, which is the same for all users, is soon empty.
+const admitters = 4
+
+// servePolicies answers the connections of one of these sockets until ctx ends.
 func (s *Server) servePolicies(ctx context.Context, l listener, open *connections) error {
-	defer l.Close()
 	s.log().Info().Stringer("address", l.Addr()).Msg("policy requests are taken")
+	defer l.Close() // who is in the kernel's queue need not wait for what is worked on
+	ended := make(chan error, admitters)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for range admitters {
+		go func() { ended <- s.admitAll(ctx, l, open) }()
+	}
+	err := <-ended
+	stop() // the others
+	for range admitters - 1 {
+		<-ended
+	}
+	return err
+}
+
+// admitAll takes connections of a socket until ctx ends.
+func (s *Server) admitAll(ctx context.Context, l listener, open *connections) error {
 	for {
 		c, err := s.next(ctx, l)
 		if c == nil {
@@ -71,7 +89,7 @@ func (s *Server) servePolicies(ctx context.Context, l listener, open *connection
 		peer, err := s.admit(c)
 		if err != nil {
 			s.strange(peer, err)
-			c.Close()
+			sendAway(c)
 			continue
 		}
 		kept := open.enter(ctx, c.(stream))
@@ -81,6 +99,15 @@ func (s *Server) servePolicies(ctx context.Context, l listener, open *connection
 		}
 		s.working.Go(func() { s.servePolicy(ctx, kept, peer) })
 	}
+}
+
+// sendAway closes a stranger's connection. One by TCP is reset: its end would stay for a
+// minute (TIME_WAIT), and strangers may make many.
+func sendAway(c net.Conn) {
+	if c, ok := c.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+	c.Close()
 }
 
 // admit returns whose program a connection is, and an error where that may not ask. It

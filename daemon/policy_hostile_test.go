@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/config"
 	"sendmail-wrapper/policy"
@@ -27,6 +30,9 @@ func askStranger(address string) {
 	answered := 0
 	for range 100 {
 		c, err := net.Dial("tcp", address)
+		if errors.Is(err, unix.ECONNRESET) { // the end was here before connect(2) returned
+			continue
+		}
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -39,6 +45,35 @@ func askStranger(address string) {
 		c.Close()
 	}
 	fmt.Println("answered", answered)
+}
+
+// flooding is how many connections flood makes.
+const flooding = 1000
+
+// flood is this test program under another uid: it connects to a port and does not wait,
+// and then tells how many of its connections did not end.
+func flood(address string) {
+	to := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))
+	var all []*os.File
+	for range flooding {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}); err != nil && err != unix.EINPROGRESS && err != unix.ECONNRESET {
+			fmt.Println(err)
+			return
+		}
+		all = append(all, os.NewFile(uintptr(fd), "flood"))
+	}
+	open := len(all)
+	for _, c := range all {
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			open--
+		}
+	}
+	fmt.Println("open", open)
 }
 
 // numbered is a request about one of several messages of carol's.
@@ -186,6 +221,80 @@ func TestPolicyUsers6(t *testing.T) {
 			t.Errorf("uid %d: %s", uid, out)
 		}
 	}
+}
+
+// TestPolicyFlood: while another user makes thousands of connections at once, who may ask
+// connects and is answered, and what the daemon needs for it is bounded. Each of his is
+// ended so that nothing stays of it.
+func TestPolicyFlood(t *testing.T) {
+	const floods = 4 // together they fit into the kernel's queue (net.core.somaxconn)
+	r, dial := startListener(t, "policy-listen", func(c *config.Daemon) { c.PolicyUsers = nil })
+	honest := func(n int) {
+		t.Helper()
+		p := dial()
+		wantAnswer(t, p, n)
+		p.Close()
+	}
+	honest(0)
+	descriptors, goroutines := openDescriptors(t), runtime.NumGoroutine()
+	said := make(chan string)
+	for range floods {
+		program := commandAs(t, 65533, "TEST_AS=flood", "TEST_SOCKET="+r.policyAddress())
+		go func() {
+			out, err := program.CombinedOutput()
+			said <- fmt.Sprint(string(out), err)
+		}()
+	}
+	for n, ended := 1, 0; ended < floods; n++ {
+		honest(n)
+		// Those of the test, which waits for its programs, are among them.
+		if more := openDescriptors(t) - descriptors; more > 50 {
+			t.Errorf("%d descriptors more", more)
+		}
+		if more := runtime.NumGoroutine() - goroutines; more > 50 {
+			t.Errorf("%d goroutines more", more)
+		}
+		select {
+		case out := <-said:
+			ended++
+			if out != "open 0\n<nil>" {
+				t.Error(out)
+			}
+		default:
+		}
+	}
+	if n := r.counts.strangers.Load(); n != floods*flooding {
+		t.Errorf("%d refused", n)
+	}
+	if n := timeWait(t, r.policyAddress()); n > 0 {
+		t.Errorf("%d ends of ours in TIME_WAIT", n)
+	}
+}
+
+// timeWait is how many ends of closed connections the kernel keeps at a server's port
+// (proc_net_tcp(5)).
+func timeWait(t *testing.T, server string) (n int) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := fmt.Sprintf(":%04X", netip.MustParseAddrPort(server).Port())
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[1], port) && f[3] == "06" {
+			n++
+		}
+	}
+	return n
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // startPolicyUsers starts a server that keeps one connection.
@@ -412,14 +521,7 @@ func TestPolicyIdle(t *testing.T) {
 	for _, listener := range listeners {
 		t.Run(listener, func(t *testing.T) {
 			r, dial := startListener(t, listener, func(c *config.Daemon) { c.Calls = calls })
-			descriptors := func() int {
-				entries, err := os.ReadDir("/proc/self/fd")
-				if err != nil {
-					t.Fatal(err)
-				}
-				return len(entries)
-			}
-			before := descriptors()
+			before := openDescriptors(t)
 			honest := dial()
 			for n := range 10000 {
 				dial()
@@ -434,7 +536,7 @@ func TestPolicyIdle(t *testing.T) {
 			if n := r.open(listener); n != calls {
 				t.Errorf("%d connections are kept", n)
 			}
-			if n := descriptors() - before - 10001; n > calls+10 {
+			if n := openDescriptors(t) - before - 10001; n > calls+10 {
 				t.Errorf("%d descriptors", n)
 			}
 			wantAnswer(t, dial(), 10001)

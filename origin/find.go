@@ -23,6 +23,7 @@ type Finder struct {
 	timers timers
 	stuck  stuck
 	local  addresses  // which of them are this host's
+	diag   netlinks   // of NETLINK_SOCK_DIAG
 	own    namespaces // the daemon's
 	cgroup string     // in place of a caller's; "" but in tests, which may run in any
 

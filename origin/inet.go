@@ -31,7 +31,7 @@ func (f *Finder) Client(client, server netip.AddrPort) (p *Peer, local bool, err
 	if !local || !server.IsValid() {
 		return nil, local, nil
 	}
-	s, ok, err := clientSocket(client, server)
+	s, ok, err := f.clientSocket(client, server)
 	if err != nil {
 		return nil, false, fmt.Errorf("ask the kernel for the connection from %v to %v: %w", client, server, err)
 	}
@@ -64,6 +64,9 @@ const (
 )
 
 func (h *addresses) isLocal(a netip.Addr) (bool, error) {
+	if a.IsLoopback() { // a whole /8, of which a client has his choice
+		return true, nil
+	}
 	now := time.Now()
 	h.mu.Lock()
 	known, ok := h.known[a]
@@ -162,13 +165,12 @@ const loopback = 1
 
 // clientSocket finds the client's end of a connection of this host with itself, false
 // if there is none that has an owner.
-func clientSocket(client, server netip.AddrPort) (tcpSocket, bool, error) {
-	n, err := openNetlink(unix.NETLINK_SOCK_DIAG)
+func (f *Finder) clientSocket(client, server netip.AddrPort) (tcpSocket, bool, error) {
+	devices, err := devicesOf(client.Addr())
 	if err != nil {
 		return tcpSocket{}, false, err
 	}
-	defer n.close()
-	devices, err := devicesOf(client.Addr())
+	n, err := f.diag.take(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return tcpSocket{}, false, err
 	}
@@ -176,12 +178,14 @@ func clientSocket(client, server netip.AddrPort) (tcpSocket, bool, error) {
 	for _, device := range devices {
 		s, ok, err := n.tcpSocket(client, server, device)
 		if err != nil {
+			n.close() // an answer may be on it yet
 			return tcpSocket{}, false, err
 		}
 		if ok && s.isEnd(client, server) && !slices.Contains(found, s) {
 			found = append(found, s)
 		}
 	}
+	f.diag.giveBack(n)
 	if len(found) != 1 { // of several links with one address
 		return tcpSocket{}, false, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -131,6 +132,37 @@ func TestClient(t *testing.T) {
 				wantClient(t, netip.AddrPortFrom(client.Addr(), 0), server, 0)
 			}
 		})
+	}
+}
+
+// One Finder that is asked about several clients at a time keeps some of the sockets by
+// which it asks, and takes no answer for another's.
+func TestClientAtOnce(t *testing.T) {
+	f := new(Finder)
+	var asking sync.WaitGroup
+	l := tcpServer(t, "127.0.0.1:0")
+	for n := range 4 * maxIdleNetlinks {
+		uid := []uint32{alice, bob}[n%2]
+		fd := socketOf(t, int(uid), unix.AF_INET, 0)
+		defer unix.Close(fd)
+		client, server := ends(connect(t, fd, unix.AF_INET, netip.MustParseAddr("127.0.0.1"), l))
+		asking.Go(func() {
+			for range 100 {
+				if p, local, err := f.Client(client, server); err != nil || !local || p == nil || p.UID != uid {
+					t.Errorf("%+v, %v, %v, want uid %d", p, local, err, uid)
+				}
+				if p, _, err := f.Client(netip.AddrPortFrom(client.Addr(), 0), server); err != nil || p != nil {
+					t.Errorf("no client is %+v, %v", p, err)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	if n := len(f.diag.idle); n == 0 || n > maxIdleNetlinks {
+		t.Errorf("%d sockets are kept", n)
+	}
+	for _, n := range f.diag.idle {
+		n.close()
 	}
 }
 

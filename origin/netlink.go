@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,40 @@ func openNetlink(protocol int) (netlink, error) {
 }
 
 func (n netlink) close() { unix.Close(n.fd) }
+
+// netlinks are sockets of one protocol that are kept for the next question, since to open
+// one costs more than to ask.
+type netlinks struct {
+	mu   sync.Mutex
+	idle []netlink
+}
+
+// maxIdleNetlinks bounds those that are kept, not those that are in use.
+const maxIdleNetlinks = 8
+
+func (k *netlinks) take(protocol int) (netlink, error) {
+	k.mu.Lock()
+	if last := len(k.idle) - 1; last >= 0 {
+		n := k.idle[last]
+		k.idle = k.idle[:last]
+		k.mu.Unlock()
+		return n, nil
+	}
+	k.mu.Unlock()
+	return openNetlink(protocol)
+}
+
+// giveBack keeps a socket, of which every answer must have been read: what is left there
+// would be taken for that of the next question.
+func (k *netlinks) giveBack(n netlink) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.idle) >= maxIdleNetlinks {
+		n.close()
+		return
+	}
+	k.idle = append(k.idle, n)
+}
 
 // ask puts a question, and returns what follows the header of the answer. An error
 // of the kernel is its errno. There is one question at a time.
