@@ -71,7 +71,7 @@ func (a *app) harden(ctx context.Context, o *hardenOptions) error {
 	open := a.showHarden(r)
 	if open && !o.dryRun {
 		if !o.remove {
-			if err := a.confirm(o.yes, "do this"); err != nil {
+			if err := a.confirm(o.yes, "to do this"); err != nil {
 				return err
 			}
 		}

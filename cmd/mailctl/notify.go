@@ -284,7 +284,11 @@ func (a *app) notifyState(ctx context.Context) (problems, hints []string) {
 		problems = append(problems, fmt.Sprintf("notifications that have been waiting for more than an hour: %d: mailctl notify list", h.Late))
 	}
 	if !h.Runs {
-		hints = append(hints, "nobody is told of refusals: systemctl enable --now mailquota-notify")
+		hint := "nobody is told of refusals: systemctl enable --now mailquota-notify"
+		if _, err := command(ctx, "systemctl", "is-active", "mailquota-notify"); err == nil {
+			hint = "mailquota-notify runs, and is not connected to the database: journalctl -u mailquota-notify"
+		}
+		hints = append(hints, hint)
 	}
 	return problems, hints
 }

@@ -49,7 +49,7 @@ func lockSetup(path string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, &failure{exWrong, "another mailctl setup is running: " + path + " is locked", "try again when it has ended"}
+		return nil, &failure{exWrong, "another mailctl setup or harden is running: " + path + " is locked", "try again when it has ended"}
 	}
 	return f, nil
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"sendmail-wrapper/serverstatus"
 )
@@ -278,8 +279,11 @@ func freePort(port int) error {
 			"sysctl net.ipv4.ip_unprivileged_port_start, then mailctl setup apache --port N, with one below that"}
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
 		return &failure{exWrong, fmt.Sprintf("port %d of 127.0.0.1 is taken: %v", port, err), "mailctl setup apache --port N, with another below 1024"}
+	case err != nil:
+		return &failure{exWrong, fmt.Sprintf("nobody can listen at 127.0.0.1: %v", err), "ip address show dev lo"}
 	}
 	return l.Close()
 }

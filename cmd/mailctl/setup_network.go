@@ -122,7 +122,7 @@ func (a *app) setupNetwork(ctx context.Context, o *networkOptions) error {
 			return &failure{exWrong, "this host's nftables does not take the rules: " + err.Error(), "nft(8) must know meta iifkind, fib, and counters of set elements; 1.0.6 of Debian 12 does"}
 		}
 		if !o.dryRun {
-			if err := a.confirm(o.yes, "refuse connections of all other users to mail servers"); err != nil {
+			if err := a.confirm(o.yes, "to refuse connections of all other users to mail servers"); err != nil {
 				return err
 			}
 			if state, err = p.change(ctx); err != nil {

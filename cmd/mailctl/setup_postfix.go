@@ -133,7 +133,7 @@ func (a *app) setupPostfix(ctx context.Context, o *postfixOptions) error {
 	p.cutShort = wasCutShort(setupLock, "postfix")
 	if (len(s.Files) > 0 || units || p.cutShort) && !o.dryRun {
 		if !o.remove {
-			if err := a.confirm(o.yes, "write this and reload Postfix"); err != nil {
+			if err := a.confirm(o.yes, "to write this and reload Postfix"); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,7 @@ func (s *setupRun) removeAll(ctx context.Context) error {
 	}
 	o := &s.options
 	if !o.dryRun {
-		if err := s.confirm(o.yes, "undo what was set up in Postfix, Apache and PHP-FPM, and stop counting mail"); err != nil {
+		if err := s.confirm(o.yes, "to undo what was set up in Postfix, Apache and PHP-FPM, and stop counting mail"); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ func TestLockSetup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockSetup(path); err == nil || !strings.Contains(err.Error(), "another mailctl setup is running") {
+	if _, err := lockSetup(path); err == nil || !strings.Contains(err.Error(), "another mailctl setup or harden is running") {
 		t.Errorf("a second one: %v", err)
 	}
 	first.Close()
