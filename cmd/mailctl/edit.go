@@ -40,18 +40,27 @@ func readEdit(path string) (*edit, error) {
 	return &edit{path: path, before: text, after: text, mode: 0o644}, nil
 }
 
-func (e *edit) changes() bool {
-	return (e.before == nil) != (e.after == nil) || !bytes.Equal(e.before, e.after)
-}
+func (e *edit) changes() bool { return !same(e.before, e.after) }
 
-// apply writes what is wanted, if it is not there yet. What an earlier run has
-// begun to write, and did not come to rename, goes.
+// apply writes what is wanted, if it is not there yet, unless somebody else has written
+// the file since it was read. What an earlier run has begun to write, and did not come to
+// rename, goes.
 func (e *edit) apply() error {
 	if err := sweep(e.path); err != nil {
 		return err
 	}
+	now, err := readEdit(e.path)
+	if err != nil {
+		return err
+	}
+	if e.changes() && !same(now.before, e.before) && !same(now.before, e.after) {
+		return &failure{exWrong, e.path + " was changed meanwhile", "the same again"}
+	}
 	return e.write(e.before, e.after)
 }
+
+// same is whether two contents are, nil being no file.
+func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 
 // undo brings back what was there, unless somebody else has written it since.
 func (e *edit) undo() error {
@@ -70,7 +79,7 @@ func (e *edit) undo() error {
 
 func (e *edit) write(from, to []byte) error {
 	switch {
-	case (from == nil) == (to == nil) && bytes.Equal(from, to):
+	case same(from, to):
 		return nil
 	case to == nil:
 		return os.Remove(e.path)
@@ -154,7 +163,15 @@ func writeFile(path string, content []byte, mode fs.FileMode, uid, gid int, attr
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync() // what is told of it comes after it, whatever cuts the power
 }
 
 // unfinished is how the name of a file begins that is to become path.

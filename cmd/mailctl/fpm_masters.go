@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -58,6 +59,23 @@ func fpmMasters(root string) []*fpmMaster {
 		}
 	}
 	return masters
+}
+
+// isFPMDirNamed tells whether a pool below the directory root has a socket in fpmDir: also one
+// of a PHP-FPM that was removed and left its configuration, which would not start without it
+// when it comes back.
+func isFPMDirNamed(root string) bool {
+	for _, place := range installedFPM {
+		for _, pools := range []string{"pool.d", "php-fpm.d"} {
+			files, _ := filepath.Glob(filepath.Join(root+filepath.Dir(place.config), pools, "*.conf"))
+			for _, file := range files {
+				if text, err := os.ReadFile(file); err == nil && bytes.Contains(text, []byte(fpmDir+"/")) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // runningFPM reads the titles of root's processes. A master in a container shows

@@ -31,7 +31,7 @@ func planHandOff(ctx context.Context, h hardenPlan) (*hardenStep, error) {
 	e.after = rest
 	start, end, given := confLine(rest, "hand-off")
 	switch {
-	case h.remove && e.before != nil && len(e.after) == 0: // it was made for that line
+	case h.remove && len(e.before) > 0 && len(e.after) == 0: // it was made for that line
 		e.after = nil
 	case h.remove:
 	case given && confValue(e.after[start:end]) == "mailquotad": // by its administrator

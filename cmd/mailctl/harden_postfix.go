@@ -129,11 +129,14 @@ func closedMain(text []byte, remove, own bool) (after []byte, note string) {
 	return withHarden(after, place, place, line), note
 }
 
-// checkPostfix asks Postfix whether it takes mail as it should: of mailquota-submit, and
-// of nobody once it is closed. A message without recipients is refused as well, but only
-// after that question.
+// checkPostfix asks Postfix, once it is closed, whether it takes mail of mailquota-submit, and
+// of nobody else. A message without recipients is refused as well, but only after that
+// question. Where it is opened again, who was let in before is its administrator's matter.
 func checkPostfix(ctx context.Context, h hardenPlan) error {
-	for name, taken := range map[string]bool{"nobody": h.remove, submitUser: true} {
+	if h.remove {
+		return nil
+	}
+	for name, taken := range map[string]bool{"nobody": false, submitUser: true} {
 		out, err := commandAs(ctx, name, "", h.mta.program, "-i", "-t")
 		if err == nil {
 			continue // taken: no Postfix does that without recipients, and nothing is lost

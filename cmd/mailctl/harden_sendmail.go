@@ -87,10 +87,15 @@ func planCloseSendmail(ctx context.Context, h hardenPlan) (*hardenStep, error) {
 		if h.remove {
 			return openSendmail(ctx, h, edits)
 		}
-		if err := closeSendmail(ctx, h, m, override, closed, edits); err != nil {
-			return errors.Join(err, openSendmail(context.WithoutCancel(ctx), h, edits))
+		err := closeSendmail(ctx, h, m, override, closed, edits)
+		if err == nil {
+			return nil
 		}
-		return nil
+		ctx = context.WithoutCancel(ctx)
+		if closed { // and stays so
+			return errors.Join(err, undoAll(edits), restartSubmitters(ctx))
+		}
+		return errors.Join(err, openSendmail(ctx, h, edits))
 	}
 	return s, nil
 }

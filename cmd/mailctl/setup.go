@@ -121,7 +121,12 @@ func (a *app) setupMTA(ctx context.Context, dryRun bool) error {
 	}
 
 	if s.MTA != s.Was && !dryRun {
-		if err := replaceFile(path, setLine(text, "mta", fmt.Sprintf("mta = %q\n", s.MTA)), 0o644, 0); err != nil {
+		e, err := readEdit(path) // again: to identify takes seconds, and others write it, too
+		if err != nil {
+			return err
+		}
+		e.after = setLine(e.before, "mta", fmt.Sprintf("mta = %q\n", s.MTA))
+		if err := e.apply(); err != nil {
 			return err
 		}
 		s.Written = true

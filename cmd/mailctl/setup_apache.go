@@ -196,7 +196,14 @@ type apacheEdits struct {
 	remove                   bool
 }
 
-func (e *apacheEdits) all() []*edit { return []*edit{e.users, e.key, e.conf, e.daemon} }
+// all are the edits in their order: by conf a run that goes on where one was cut short knows
+// the port.
+func (e *apacheEdits) all() []*edit {
+	if e.remove {
+		return []*edit{e.daemon, e.users, e.key, e.conf}
+	}
+	return []*edit{e.users, e.key, e.conf, e.daemon}
+}
 
 func (a *app) apacheEdits(layout apacheLayout, users string, port int, remove bool) (*apacheEdits, error) {
 	e := &apacheEdits{remove: remove}
@@ -307,6 +314,7 @@ func (e *apacheEdits) change(ctx context.Context, layout apacheLayout, o *setupO
 	}
 	running := runs()
 	undo := func(err error) error {
+		ctx := context.WithoutCancel(ctx)
 		var all []error
 		if e.link != "" && !e.remove {
 			all = append(all, remove(e.link))

@@ -142,7 +142,7 @@ func (a *app) setupFPM(ctx context.Context, o *setupOptions) error {
 	}
 	if o.remove && !o.dryRun && left == 0 {
 		// Some pool of a panel may still have it from a template, and does not start without it.
-		if used, _ := filepath.Glob(fpmDir + "/*.sock"); len(used) == 0 {
+		if used, _ := filepath.Glob(fpmDir + "/*.sock"); len(used) == 0 && !isFPMDirNamed("") {
 			if err := os.Remove(fpmTmpfiles); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
@@ -305,7 +305,7 @@ func (m *fpmMaster) change(ctx context.Context, edits []*edit, o *setupOptions) 
 		err = errors.New("after the reload it does not listen as it should; its log says why")
 	}
 	if err != nil {
-		return errors.Join(err, undoAll(edits), m.revive(ctx))
+		return errors.Join(err, undoAll(edits), m.revive(context.WithoutCancel(ctx)))
 	}
 	for _, p := range m.Pools {
 		if p.State == poolNew {

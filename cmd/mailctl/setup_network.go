@@ -344,6 +344,7 @@ func (p *networkPlan) change(ctx context.Context) (*networkState, error) {
 		return nil
 	}
 	undo := func(err error) (*networkState, error) {
+		ctx = context.WithoutCancel(ctx)
 		all := []error{err, p.file.undo()}
 		if p.file.before == nil {
 			all = append(all, run("disable", "--quiet", "--now", networkUnit))

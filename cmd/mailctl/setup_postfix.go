@@ -359,7 +359,7 @@ func (p *postfixPlan) planDaemon(c *config.Daemon) {
 			text = setLine(text, s.key, fmt.Sprintf("%s = %q%s\n", s.key, s.want, postfixMark))
 		}
 	}
-	if p.daemon.after = text; p.daemon.before != nil && len(text) == 0 { // it was made for these lines
+	if p.daemon.after = text; len(p.daemon.before) > 0 && len(text) == 0 { // it was made for these lines
 		p.daemon.after = nil
 	}
 	p.listens = c.PolicyListen != "" && !isOurs(p.daemon.before, "policy-listen")
@@ -415,9 +415,13 @@ func (p *postfixPlan) change(ctx context.Context) error {
 	case p.transport == "":
 		steps = []func(context.Context) error{p.changeDaemon, p.changePostfix, p.changeTransport}
 	}
-	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return p.undo(ctx, err)
+	for i, step := range steps {
+		err := step(ctx)
+		if err != nil && p.remove && i == len(steps)-1 { // a question to a mailquotad in trouble would keep all mail waiting
+			return fmt.Errorf("Postfix asks mailquotad no more, but: %w", err)
+		}
+		if err != nil {
+			return p.undo(context.WithoutCancel(ctx), err)
 		}
 	}
 	return nil

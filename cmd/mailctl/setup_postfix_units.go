@@ -47,14 +47,14 @@ func (p *postfixPlan) transportWrong(ctx context.Context) bool {
 	if p.transport == "" {
 		return p.hadTransport && isActive(ctx, transportSocket)
 	}
-	return !isActive(ctx, transportSocket)
+	return !isActive(ctx, transportSocket) || !isEnabled(ctx, transportSocket)
 }
 
 func (p *postfixPlan) policyWrong(ctx context.Context) bool {
 	if p.remove {
 		return isOurs(p.daemon.before, "policy-listen") && isActive(ctx, policyUnit)
 	}
-	return !p.listens && !isActive(ctx, policyUnit)
+	return !p.listens && !(isActive(ctx, policyUnit) && isEnabled(ctx, policyUnit))
 }
 
 func isActive(ctx context.Context, unit string) bool {
@@ -71,7 +71,7 @@ func (p *postfixPlan) restartDaemon(ctx context.Context, listen bool) error {
 	switch {
 	case p.listens: // at a port that is not the unit's
 	case !listen:
-		steps = [][]string{{"disable", "--now", policyUnit}, restart}
+		steps = [][]string{{"disable", "--now", policyUnit}, {"try-restart", daemonService}}
 	default:
 		steps = [][]string{{"enable", policyUnit}, restart}
 	}

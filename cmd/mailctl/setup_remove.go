@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,7 +15,7 @@ import (
 )
 
 // ourUnits are all that the set-up may have started, in the order in which they end.
-var ourUnits = []string{"mailquota-notify.service", daemonService, policyUnit, "mailquotad.socket", unit}
+var ourUnits = []string{"mailquota-notify.service", daemonService, policyUnit, "mailquotad.socket", submitSocket, unit}
 
 // removeAll undoes the steps, the last one first: who asks mailquotad goes before it.
 // None of it needs the database.
@@ -75,11 +74,7 @@ func (s *setupRun) mayBeRemoved() error {
 	if !conf.Accept && isWrapper("/usr/sbin/sendmail") {
 		return &failure{exWrong, `on-unavailable = "refuse" in ` + path + ": without mailquotad no mail would leave", `set it to "accept" first`}
 	}
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if bytes.Contains(lineOf(text, "hand-off"), []byte(`"mailquotad"`)) && isWrapper("/usr/sbin/sendmail") {
+	if conf.HandOff && isWrapper("/usr/sbin/sendmail") {
 		return &failure{exWrong, "this host is locked down: mail leaves by mailquotad only", `mailctl harden --remove first, or set hand-off = "self" in ` + path}
 	}
 	for _, dir := range []string{"/etc/exim4", "/etc/exim", "/etc/exim.conf"} {
@@ -176,7 +171,7 @@ func (s *setupRun) removeApache(ctx context.Context) (stepReport, error) {
 
 func (s *setupRun) removeFPM(ctx context.Context) (stepReport, error) {
 	if len(fpmMasters("")) == 0 {
-		if !s.options.dryRun {
+		if !s.options.dryRun && !isFPMDirNamed("") {
 			if err := remove(fpmTmpfiles); err != nil {
 				return stepReport{}, err
 			}
