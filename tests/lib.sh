@@ -23,7 +23,8 @@ equal() { [ "$2" = "$3" ] || fail "$1: got «$2», want «$3»"; }
 # is told by postdrop, so there is no moment in which a message is in neither queue.
 settle() {
 	local i
-	for i in {1..600}; do
+	# A reload may end pickup(8) just as it is told of a message: it looks by itself once a minute (master.cf).
+	for i in {1..1800}; do
 		if [ -z "$(find /var/spool/postfix/{maildrop,incoming,active} -type f -print -quit)" ]; then return; fi
 		sleep 0.05
 	done
