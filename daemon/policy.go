@@ -192,10 +192,10 @@ func (s *Server) servePolicy(ctx context.Context, c *connection, peer *origin.Pe
 		answered = done
 		working.Go(func() {
 			s.answerPolicy(c, &request, turn)
+			c.end()
 			<-s.questions
 			<-window
 			close(done)
-			c.end()
 		})
 	}
 }

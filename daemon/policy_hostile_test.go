@@ -363,9 +363,9 @@ func TestPolicyEviction(t *testing.T) {
 			a, b, c := dial(), dial(), dial()
 			for n, p := range []*peer{a, b, c, a} {
 				wantAnswer(t, p, n)
-			}
-			for len(r.questions) > 0 { // a's is noted as answered after its answer
-				runtime.Gosched()
+				for len(r.questions) > 0 { // it is noted as answered after its answer
+					runtime.Gosched()
+				}
 			}
 			d := dial()
 			wantEnd(t, b)
